@@ -1,0 +1,46 @@
+# Set-up needs Python 3.11 to 3.13, git and make; everything else is fetched into .venv.
+PYTHON ?= python3
+BIN := .venv/bin
+SERVE ?= 1
+
+.PHONY: setup demo test check format bench lock clean
+
+setup: .venv/.ready
+
+.venv/.ready: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' \
+	  || { echo "Readloop needs Python 3.11, 3.12 or 3.13: make setup PYTHON=python3.12"; exit 2; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps -e .
+	@touch $@
+
+# The main job end to end on the shipped sample: three simulated rounds beside a random control.
+demo: setup
+	$(BIN)/python -m app.demo
+
+test: setup
+	$(BIN)/python -m pytest -n auto
+
+format: setup
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+check: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(MAKE) test
+
+bench: setup
+	$(BIN)/readloop bench augment
+
+# Exact versions and hashes, no addresses.
+lock:
+	$(BIN)/uv pip compile --universal --generate-hashes --python-version 3.11 --quiet \
+	  --no-header --no-annotate --no-emit-index-url --no-emit-find-links \
+	  --group dev pyproject.toml -o requirements.lock
+
+clean:
+	rm -rf demo .mypy_cache .ruff_cache .pytest_cache .hypothesis

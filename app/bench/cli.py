@@ -1,0 +1,54 @@
+"""`readloop bench …`: each prints a table; accuracy and speed are measured, never asserted."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from app import show
+
+cli = typer.Typer(help="Benchmarks that print a table.", no_args_is_help=True)
+
+
+@cli.command()
+def augment(
+    sizes: Annotated[str, typer.Option(help="Sides in pixels, by commas.")] = "28,64,256",
+    batch: Annotated[int, typer.Option(help="Images a batch.")] = 64,
+) -> None:
+    """Compare the augmentation's speed with the same transforms in kornia."""
+    from app.bench import augment as bench  # kornia is slow to import, and for developers only
+
+    rows = bench.run(sizes=tuple(int(size) for size in sizes.split(",")), batch=batch)
+    show.console.print(bench.table(rows))
+
+
+@cli.command()
+def s0(
+    data: Annotated[Path, typer.Option(help="Folder with manifest.csv and the kermany images.")],
+    weights: Annotated[str, typer.Option(help="Weights of the preset's backbone.")] = "imagenet",
+    seeds: Annotated[str, typer.Option(help="By commas.")] = "0,1,2",
+    budgets: Annotated[str, typer.Option(help="Labels, by commas.")] = "52,104,260,all",
+    splits: Annotated[str, typer.Option(help="official, grouped or both.")] = "grouped,official",
+    preset: Annotated[str, typer.Option(help="fast, paper or tiny.")] = "fast",
+    out: Annotated[Path, typer.Option(help="Finished cells are kept here.")] = Path("bench/s0"),
+) -> None:
+    """S0's table on kermany: teacher, intermediate and student at each budget."""
+    from app.bench import s0 as bench
+
+    with show.progress_bars() as report:
+        rows = bench.run(
+            data,
+            out,
+            weights=weights,
+            preset=preset,
+            seeds=[int(seed) for seed in seeds.split(",")],
+            budgets=budgets.split(","),
+            splits=splits.split(","),
+            report=report,
+        )
+    show.console.print(bench.table(rows, len(seeds.split(","))))
+    (out / "s0.json").write_text(json.dumps(rows, indent=1), encoding="utf-8")
+    print(f"Saved {out / 's0.json'}.")

@@ -1,0 +1,120 @@
+"""S0's table on real radiographs: the loop's own `simulate` with random labels, two splits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from app import show
+from app.initialise import Settings, initialise
+from app.rooms import room_for
+from connectors.manifest import Columns
+from ssl_core.evidence import Estimate
+from ssl_core.intake import Policy
+from ssl_core.progress import Report
+from ssl_core.simulate import Row, simulate
+from ssl_core.workspace import open_workspace
+
+# Frozen ImageNet features and logistic regression, 10 label draws, all labels once.
+ANCHORS = {
+    "grouped": {
+        "52": (0.972, 0.913),
+        "104": (0.979, 0.930),
+        "260": (0.984, 0.948),
+        "all": (0.994, 0.968),
+    },
+    "official": {
+        "52": (0.899, 0.717),
+        "104": (0.922, None),
+        "260": (0.933, None),
+        "all": (0.960, 0.800),
+    },
+}
+
+
+def run(
+    data: Path,
+    out: Path,
+    *,
+    weights: str,
+    preset: str,
+    seeds: Sequence[int],
+    budgets: Sequence[str],
+    splits: Sequence[str],
+    report: Report,
+) -> list[dict[str, Any]]:
+    """Measure every cell that is not finished yet; return one plain row a split and budget."""
+    rows: list[dict[str, Any]] = []
+    for split in splits:
+        workspace = out / f"{split}-{preset}"
+        if not workspace.exists():
+            _make(workspace, data, split, weights, preset, report)
+        found = simulate(
+            open_workspace(workspace),
+            room_for,
+            budgets=budgets,
+            strategies=["random"],
+            seeds=seeds,
+            control=None,
+            report=report,
+        )
+        rows += [_plain(split, asked, row) for asked, row in zip(budgets, found.rows, strict=True)]
+    return rows
+
+
+def _make(
+    workspace: Path, data: Path, split: str, weights: str, preset: str, report: Report
+) -> None:
+    columns = Columns(
+        path="path",
+        group="patient_id",
+        label="label",
+        positive="PNEUMONIA",
+        split="split" if split == "official" else None,
+    )
+    policy = Policy(seed=0, archive=True, allow_shared_groups=True)
+    weights = weights if weights in ("imagenet", "none") else str(Path(weights).resolve())
+    settings = Settings(preset, {"model": {"weights": weights}})
+    workspace.parent.mkdir(parents=True, exist_ok=True)
+    initialise(workspace, data, data / "manifest.csv", columns, policy, settings, report)
+
+
+def _plain(split: str, asked: str, row: Row) -> dict[str, Any]:
+    def values(estimates: dict[str, Estimate]) -> dict[str, list[float]]:
+        return {stage: [e.value, e.low, e.high] for stage, e in estimates.items()}
+
+    return {
+        "split": split,
+        "budget": asked,
+        "labels": row.labels,
+        "auroc": values(row.auroc),
+        "accuracy": values(row.accuracy),
+        "seconds": row.seconds,
+        "seeds": row.seeds,
+    }
+
+
+def table(rows: Sequence[dict[str, Any]], seeds: int) -> Table:
+    """AUROC and accuracy of each stage beside the anchor."""
+    stages = list(rows[0]["auroc"])
+    result = Table(
+        title=f"S0 on kermany: mean of {seeds} seeds [95 % over seeds]; "
+        "anchor: frozen ImageNet features + logistic regression",
+        title_justify="left",
+    )
+    columns = [f"{stage} {name}" for name in ("AUROC", "accuracy") for stage in stages]
+    for column in ("split", "labels", *columns, "anchor AUROC / accuracy", "s a cell"):
+        result.add_column(column, justify="left" if column == "split" else "right")
+    for row in rows:
+        cells = [
+            show.interval(Estimate(*row[name][stage], row["seeds"]))
+            for name in ("auroc", "accuracy")
+            for stage in stages
+        ]
+        anchor = ANCHORS[row["split"]].get(row["budget"], (None, None))
+        known = " / ".join("–" if a is None else show.number(a) for a in anchor)
+        result.add_row(row["split"], row["budget"], *cells, known, f"{row['seconds']:.0f}")
+    return result

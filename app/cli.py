@@ -1,0 +1,310 @@
+"""The `readloop` command: parses, calls, prints. No thinking lives here."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import click
+import typer
+from rich.markup import escape
+
+from app import export as exporting
+from app import show
+from app.bench import cli as bench
+from app.initialise import Settings, initialise
+from app.memory import keep_freed_memory
+from app.rooms import room_for
+from app.status import status_of, status_table
+from connectors.manifest import Columns
+from ssl_core.config import load_config
+from ssl_core.distributed import is_main, join_torchrun
+from ssl_core.errors import ConfigError, ReadloopError
+from ssl_core.intake import Policy
+from ssl_core.rounds import run_round
+from ssl_core.simulate import Cell, simulate
+from ssl_core.workspace import CONFIG_FILE, Workspace, open_workspace
+
+cli = typer.Typer(
+    help="Spend a radiologist's reads where they teach the model most, and prove what that saved.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+cli.add_typer(bench.cli, name="bench")
+
+WorkspacePath = Annotated[Path, typer.Argument(metavar="WORKSPACE", help="The workspace's folder.")]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point: a mendable error is one sentence on stderr and exit code 2."""
+    sys.exit(run(sys.argv[1:] if arguments is None else arguments))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command line and return its exit code: 0, 2 (cannot), 130 (stopped)."""
+    keep_freed_memory()
+    try:
+        join_torchrun()
+        cli(list(arguments), standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        print(error.format_message())
+        return 2
+    except click.ClickException as error:
+        return _refuse(" ".join(error.format_message().split()))
+    except ReadloopError as error:
+        return _refuse(str(error))
+    except (KeyboardInterrupt, click.Abort):
+        print("readloop: stopped; what was finished is kept.", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _refuse(sentence: str) -> int:
+    if is_main():
+        print(f"readloop: {sentence}", file=sys.stderr)
+    return 2
+
+
+@cli.command()
+def init(
+    workspace: WorkspacePath,
+    images: Annotated[Path, typer.Option(help="Folder that holds the images.")],
+    manifest: Annotated[Path, typer.Option(help="CSV with a header and one row an image.")],
+    path_column: Annotated[str, typer.Option(help="Column of the image's path.")] = "path",
+    path_template: Annotated[
+        str, typer.Option(help="Turns that cell into a path, as 'images/{}.jpg'.")
+    ] = "{}",
+    group_column: Annotated[str, typer.Option(help="Column of the patient.")] = "",
+    no_groups: Annotated[
+        bool, typer.Option("--no-groups", help="Say that no column names the patient.")
+    ] = False,
+    label_column: Annotated[str, typer.Option(help="Column of the label or class.")] = "",
+    positive: Annotated[str, typer.Option(help="The value that is positive: a binary task.")] = "",
+    findings_column: Annotated[str, typer.Option(help="Column that lists findings.")] = "",
+    separator: Annotated[str, typer.Option(help="What parts the findings of a cell.")] = "|",
+    findings: Annotated[str, typer.Option(help="The findings to keep, by commas.")] = "",
+    negative: Annotated[str, typer.Option(help="The word for none of them.")] = "No Finding",
+    mask_column: Annotated[str, typer.Option(help="Column of the mask's path.")] = "",
+    split_column: Annotated[str, typer.Option(help="Column of the official split.")] = "",
+    archive: Annotated[
+        bool, typer.Option("--archive", help="Hide known labels; a simulated reader answers.")
+    ] = False,
+    validation: Annotated[float, typer.Option(help="Share of patients for validation.")] = 0.1,
+    vault: Annotated[float, typer.Option(help="Share of patients for the test vault.")] = 0.2,
+    seed: Annotated[int, typer.Option(help="Of the split and of the rounds.")] = 0,
+    preset: Annotated[str, typer.Option(help="paper, fast or tiny.")] = "paper",
+    backbone: Annotated[str, typer.Option(help="Instead of the preset's.")] = "",
+    weights: Annotated[
+        str, typer.Option(help="none, imagenet or a file, instead of the preset's.")
+    ] = "",
+    size: Annotated[int, typer.Option(help="Working size in pixels; 0: the preset's.")] = 0,
+    squash: Annotated[
+        bool, typer.Option("--squash", help="Fill the square instead of padding to it.")
+    ] = False,
+    channels: Annotated[str, typer.Option(help="auto, 1 (grey) or 3 (colour).")] = "auto",
+    ledger: Annotated[str, typer.Option(help="sqlite, or postgresql:// without password.")] = (
+        "sqlite"
+    ),
+    skip_unreadable: Annotated[
+        bool, typer.Option("--skip-unreadable", help="Leave unreadable images out.")
+    ] = False,
+    allow_shared_patients: Annotated[
+        bool,
+        typer.Option("--allow-shared-patients", help="Accept an official split that shares them."),
+    ] = False,
+) -> None:
+    """Import images and labels into a new workspace."""
+    columns = Columns(
+        path=path_column,
+        group=_group(group_column, no_groups),
+        label=label_column or None,
+        positive=positive or None,
+        findings_column=findings_column or None,
+        separator=separator,
+        findings=tuple(f.strip() for f in findings.split(",") if f.strip()),
+        negative=negative,
+        mask=mask_column or None,
+        split=split_column or None,
+        path_template=path_template,
+    )
+    policy = Policy(
+        seed=seed,
+        validation=validation,
+        vault=vault,
+        archive=archive,
+        allow_shared_groups=allow_shared_patients,
+        skip_unreadable=skip_unreadable,
+    )
+    model = {k: v for k, v in (("backbone", backbone), ("weights", weights)) if v}
+    settings = Settings(
+        preset=preset,
+        overrides={"model": _absolute(model), "images": {"size": size} if size else {}},
+        fit="squash" if squash else "pad",
+        channels=channels,  # type: ignore[arg-type]  (checked by the configuration)
+        ledger=ledger,
+    )
+    with show.progress_bars() as report:
+        intake = initialise(workspace, images, manifest, columns, policy, settings, report)
+    show.console.print(show.import_table(intake.report))
+    _print_import(intake.report)
+    print(f"Made {workspace}. Next: readloop round {workspace}")
+
+
+def _group(column: str, no_groups: bool) -> str | None:
+    if column and no_groups:
+        raise ConfigError("--group-column and --no-groups contradict each other: give one.")
+    if not column and not no_groups:
+        raise ConfigError(
+            "--group-column is missing: name the patient's column, or say --no-groups if there is "
+            "none (then one patient's images may stand on both sides of the test split)."
+        )
+    return column or None
+
+
+def _absolute(model: dict[str, str]) -> dict[str, str]:
+    weights = model.get("weights", "none")
+    if weights in ("none", "imagenet"):
+        return model
+    return {**model, "weights": str(Path(weights).resolve())}
+
+
+def _print_import(report: Any) -> None:
+    print(f"{report.rows:,} rows read, {report.duplicates:,} duplicates folded into their item.")
+    if report.refused:
+        print(f"{len(report.refused):,} rows refused:")
+    for refusal in report.refused[:20]:
+        print(f"  line {refusal.line}: {refusal.path!r}: {refusal.reason}")
+    if len(report.refused) > 20:
+        print(f"  … and {len(report.refused) - 20:,} more.")
+    for warning in report.warnings:
+        show.console.print(f"[yellow]Mind:[/yellow] {escape(warning)}")
+
+
+@cli.command("round")
+def round_(
+    workspace: WorkspacePath,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Finish the round that was interrupted.")
+    ] = False,
+    query_size: Annotated[
+        int, typer.Option(help="Items to ask for; -1: the configuration's.")
+    ] = -1,
+) -> None:
+    """Take in what readers answered, train, measure, and ask for the next cases."""
+    ws = open_workspace(workspace)
+    size = None if query_size < 0 else query_size
+    with show.progress_bars() as report:
+        run_round(ws, room_for(ws.ledger), query_size=size, resume=resume, report=report)
+    if is_main():
+        _print_status(ws)
+
+
+@cli.command("simulate")
+def simulate_(
+    workspace: WorkspacePath,
+    budgets: Annotated[str, typer.Option(help="Rising numbers of labels, as 52,104,260,all.")],
+    strategy: Annotated[str, typer.Option(help="Query strategies, by commas.")] = "margin",
+    control: Annotated[str, typer.Option(help="Strategy to compare with; empty: none.")] = "random",
+    recipe: Annotated[str, typer.Option(help="Instead of the workspace's recipe.")] = "",
+    seeds: Annotated[str, typer.Option(help="By commas; one arm each.")] = "0,1,2",
+    out: Annotated[Path | None, typer.Option(help="JSON file; a PNG is saved beside it.")] = None,
+) -> None:
+    """Replay the loop on an archive and compare with a random control."""
+    ws = open_workspace(workspace)
+    if recipe and recipe != ws.config.recipe.get("name"):
+        ws = replace(ws, config=ws.config.changed(recipe={"name": recipe}))
+    with show.progress_bars() as report:
+        found = simulate(
+            ws,
+            room_for,
+            budgets=_words(budgets),
+            strategies=_words(strategy),
+            seeds=_numbers(seeds, "--seeds"),
+            control=control or None,
+            report=report,
+            on_cell=_print_cell,
+        )
+    show.console.print(show.label_cost_table(found))
+    print("* the 95 % interval of the difference excludes zero.")
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(found.to_json(), encoding="utf-8")
+        show.plot_label_cost(found, out.with_suffix(".png"))
+        print(f"Saved {out} and {out.with_suffix('.png')}.")
+
+
+def _print_cell(cell: Cell) -> None:
+    student = list(cell.stages)[-1]
+    auroc = show.interval(cell.stages[student]["auroc"])
+    where = f"{cell.strategy}, seed {cell.seed}, {cell.budget} labels"
+    print(f"{where}: {student} AUROC {auroc}, {show.duration(cell.seconds)}", file=sys.stderr)
+
+
+def _words(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",") if word.strip()]
+
+
+def _numbers(text: str, option: str) -> list[int]:
+    try:
+        return [int(word) for word in _words(text)]
+    except ValueError:
+        raise ConfigError(f"{option} {text!r}: give whole numbers, by commas.") from None
+
+
+@cli.command()
+def status(
+    workspace: WorkspacePath,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """What the workspace holds and where its loop stands."""
+    ws = open_workspace(workspace)
+    if as_json:
+        print(json.dumps(status_of(ws), indent=1))
+    else:
+        _print_status(ws)
+
+
+def _print_status(ws: Workspace) -> None:
+    found = status_of(ws)
+    show.console.print(status_table(found))
+    print(found["next"])
+
+
+@cli.command()
+def predict(
+    workspace: WorkspacePath,
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...")],
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """Score image files with the newest student."""
+    ws = open_workspace(workspace)
+    found = exporting.predict_files(ws, images)
+    if as_json:
+        print(json.dumps(found, indent=1))
+    else:
+        show.console.print(exporting.prediction_table(found))
+
+
+@cli.command()
+def export(
+    workspace: WorkspacePath,
+    out: Annotated[Path, typer.Option(help="A new folder.")],
+) -> None:
+    """Write the labels with their provenance, and the newest student with its card."""
+    for line in exporting.export(open_workspace(workspace), out):
+        print(line)
+
+
+@cli.command()
+def config(workspace: WorkspacePath) -> None:
+    """Check the workspace's configuration and print its digest."""
+    print(load_config(workspace / CONFIG_FILE).digest())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,164 @@
+"""What the terminal shows: progress, tables and one plot."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bars
+from rich.table import Table
+
+from ssl_core.evidence import Difference, Estimate
+from ssl_core.intake import Report as ImportReport
+from ssl_core.progress import Progress, Report
+from ssl_core.simulate import Row, Simulation
+
+console = Console(highlight=False)
+
+
+@contextmanager
+def progress_bars() -> Iterator[Report]:
+    """A callback that shows each stage as a bar; finished stages leave one line."""
+    columns = (
+        TextColumn("{task.description}", justify="left"),
+        BarColumn(bar_width=28),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[note]}"),
+        TimeElapsedColumn(),
+    )
+    tasks: dict[str, TaskID] = {}
+    with Bars(*columns, console=Console(stderr=True), transient=True) as bars:
+
+        def report(event: Progress) -> None:
+            if event.done == 0 or event.stage not in tasks:
+                for stale in tasks.values():
+                    bars.remove_task(stale)
+                tasks.clear()
+                tasks[event.stage] = bars.add_task(event.stage, total=event.total or None, note="")
+            bars.update(
+                tasks[event.stage],
+                completed=event.done,
+                total=event.total or None,
+                note=event.note,
+            )
+
+        yield report
+
+
+def number(value: float, digits: int = 3) -> str:
+    """A share without its leading zero, as papers print it; "–" when unknown."""
+    if math.isnan(value):
+        return "–"
+    text = f"{value:.{digits}f}"
+    return text.replace("0.", ".", 1) if abs(value) < 1 else text
+
+
+def interval(estimate: Estimate) -> str:
+    """ "value [low, high]"."""
+    if math.isnan(estimate.low):
+        return number(estimate.value)
+    return f"{number(estimate.value)} [{number(estimate.low)}, {number(estimate.high)}]"
+
+
+def difference(found: Difference | None) -> str:
+    """A signed difference with its interval, and a star when the interval excludes zero."""
+    if found is None or math.isnan(found.value):
+        return "–"
+    sign = "+" if found.value >= 0 else "−"
+    head = sign + number(abs(found.value))
+    if math.isnan(found.low):
+        return f"{head} (one seed)"
+    star = " *" if found.low > 0 or found.high < 0 else ""
+    low, high = (("+" if b >= 0 else "−") + number(abs(b)) for b in (found.low, found.high))
+    return f"{head} [{low}, {high}]{star}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as "42 s" or "3 min 05 s"."""
+    whole = round(seconds)
+    return f"{seconds:.1f} s" if whole < 100 else f"{whole // 60} min {whole % 60:02d} s"
+
+
+def import_table(report: ImportReport) -> Table:
+    """What came in, per split and finding."""
+    columns = ("split", "finding", "items", "patients", "present", "absent", "unknown")
+    table = _table("What came in", columns, left=2)
+    for c in report.counts:
+        cells = (c.items, c.groups, c.positives, c.negatives, c.unknown)
+        table.add_row(c.split, escape(c.finding), *(f"{n:,}" for n in cells))
+    return table
+
+
+def label_cost_table(simulation: Simulation) -> Table:
+    """The label-cost table: one line a budget and strategy."""
+    stages = list(simulation.rows[0].auroc)
+    seeds = simulation.rows[0].seeds
+    over = f"mean of {seeds} seeds [95 % over seeds]" if seeds > 1 else "1 seed [95 % DeLong]"
+    columns = (
+        "strategy",
+        "labels",
+        "+ val / vault",
+        *(f"{stage} AUROC" for stage in stages),
+        "accuracy",
+        f"vs {simulation.control}" if simulation.control else "",
+        "time",
+    )
+    table = _table(f"Label cost, {simulation.recipe}: vault, {over}", columns, left=1)
+    for row in simulation.rows:
+        table.add_row(*_label_cost_cells(row, stages), end_section=row is simulation.rows[-1])
+    return table
+
+
+def _label_cost_cells(row: Row, stages: Sequence[str]) -> list[str]:
+    return [
+        row.strategy,
+        f"{row.labels['train']:,}",
+        f"{row.labels['validation']:,} / {row.labels['vault']:,}",
+        *(interval(row.auroc[stage]) for stage in stages),
+        interval(row.accuracy[stages[-1]]),
+        difference(row.difference),
+        duration(row.seconds),
+    ]
+
+
+def _table(title: str, columns: Sequence[str], left: int) -> Table:
+    table = Table(title=title, title_justify="left", header_style="bold")
+    for position, column in enumerate(columns):
+        table.add_column(column, justify="left" if position < left else "right")
+    return table
+
+
+def plot_label_cost(simulation: Simulation, path: Path) -> None:
+    """Save the student's AUROC against the budget, with intervals, as a picture."""
+    from matplotlib.figure import Figure  # slow to import, and only needed here
+
+    figure = Figure(figsize=(7, 4.2), dpi=150, layout="constrained")
+    axes = figure.subplots()
+    student = list(simulation.rows[0].auroc)[-1]
+    strategies = list(dict.fromkeys(row.strategy for row in simulation.rows))
+    # Okabe and Ito's colours: told apart with any colour vision; the control is grey.
+    colours = iter(("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00"))
+    for strategy in strategies:
+        rows = [row for row in simulation.rows if row.strategy == strategy]
+        is_control = strategy == simulation.control
+        colour = "#666666" if is_control else next(colours, "#000000")
+        x = [row.labels["train"] for row in rows]
+        estimates = [row.auroc[student] for row in rows]
+        label = f"{strategy} (control)" if is_control else strategy
+        style = "--" if is_control else "-"
+        axes.plot(x, [e.value for e in estimates], style, marker="o", color=colour, label=label)
+        low, high = [e.low for e in estimates], [e.high for e in estimates]
+        axes.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
+    seeds = simulation.rows[0].seeds
+    band = f"band: 95 % over {seeds} seeds" if seeds > 1 else "band: 95 % over vault patients"
+    axes.set_xlabel("training labels (items read)")
+    axes.set_ylabel(f"AUROC of the {student} on the vault")
+    axes.set_title(f"What the labels bought: {simulation.recipe} ({band})", fontsize=10)
+    axes.grid(alpha=0.25)
+    axes.legend(frameon=False)
+    figure.savefig(path)

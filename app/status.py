@@ -1,0 +1,97 @@
+"""`readloop status`: what a workspace holds and where its loop stands."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from rich.markup import escape
+from rich.table import Table
+
+from app import show
+from ssl_core.evidence import Estimate
+from ssl_core.records import Measurement
+from ssl_core.rounds import unfinished
+from ssl_core.workspace import Workspace
+
+
+def status_of(ws: Workspace) -> dict[str, Any]:
+    """Plain data: items and labels by split, every round with its numbers, what to do next."""
+    ledger = ws.ledger
+    items = {split: len(ledger.items(split)) for split in ("train", "validation", "vault")}
+    measured = ledger.measurements()
+    rounds = [
+        {
+            "number": r.number,
+            "finished": ledger.finished(r.number),
+            "strategy": r.strategy,
+            "recipe": r.recipe,
+            "labels": ledger.label_counts(r.number),
+            "asked": len(ledger.selections(r.number)),
+            "auroc": _vault_auroc([m for number, m in measured if number == r.number]),
+            "seconds": sum(stage.seconds for stage in ledger.stages(r.number)),
+        }
+        for r in ledger.rounds()
+    ]
+    return {
+        "workspace": str(ws.root),
+        "task": ledger.task.kind,
+        "findings": list(ledger.task.findings),
+        "ledger": ledger.url,
+        "config": ws.config.digest(),
+        "archive": ledger.has_answers(),
+        "items": items,
+        "labels": ledger.label_counts(),
+        "rounds": rounds,
+        "vault_looks": len(ledger.vault_looks()),
+        "next": _next(ws),
+    }
+
+
+def _vault_auroc(measured: list[Measurement]) -> dict[str, dict[str, float | None]]:
+    return {
+        m.stage: {
+            key: None if math.isnan(v) else v
+            for key, v in (("value", m.value), ("low", m.low), ("high", m.high))
+        }
+        for m in measured
+        if m.split == "vault" and m.name == "auroc" and m.finding == "macro"
+    }
+
+
+def _next(ws: Workspace) -> str:
+    pending = unfinished(ws)
+    if pending:
+        return f"Round {pending.number} was interrupted: readloop round {ws.root} --resume"
+    return f"Next: readloop round {ws.root}"
+
+
+def status_table(status: dict[str, Any]) -> Table:
+    """One line a round, under a title that sums the workspace up."""
+    items, labels = status["items"], status["labels"]
+    held = ", ".join(f"{s} {labels[s]:,}/{items[s]:,}" for s in items)
+    title = (
+        f"{status['workspace']}: {status['task'].replace('_', '-')}, "
+        f"{len(status['findings'])} finding(s); labeled {held}; "
+        f"vault looks {status['vault_looks']}"
+    )
+    table = Table(title=escape(title), title_justify="left", header_style="bold")
+    for column in ("round", "strategy", "labels", "vault AUROC [95 %]", "asked", "time"):
+        table.add_column(column, justify="right" if column != "strategy" else "left")
+    for one in status["rounds"]:
+        table.add_row(
+            f"{one['number']}" + ("" if one["finished"] else " (open)"),
+            escape(one["strategy"]),
+            f"{one['labels']['train']:,}",
+            "\n".join(f"{stage} {_estimate(a)}" for stage, a in one["auroc"].items()) or "–",
+            f"{one['asked']:,}",
+            show.duration(one["seconds"]),
+        )
+    return table
+
+
+def _estimate(auroc: dict[str, float | None]) -> str:
+    value, low, high = (
+        math.nan if auroc[k] is None else auroc[k] for k in ("value", "low", "high")
+    )
+    return show.interval(Estimate(value, low, high, 0))  # type: ignore[arg-type]

@@ -1,0 +1,184 @@
+"""The workspace's configuration: a TOML file, validated, with a digest that names it."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import re
+import tomllib
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ssl_core.errors import ConfigError
+
+T = TypeVar("T", bound=BaseModel)
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Table(BaseModel):
+    """A frozen, validated table of settings; unknown keys are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Images(Table):
+    """`[images]`: where the files are and how they become `(channels, size, size)` pixels."""
+
+    folder: str
+    size: Annotated[int, Field(ge=16, le=2048)] = 224
+    fit: Literal["pad", "squash"] = "pad"
+    channels: Literal[1, 3] = 1
+
+
+class Network(Table):
+    """`[model]`: the backbone (`readloop backbones` lists them) and its first weights.
+
+    `weights` is "none", "imagenet" (torchvision's own, fetched by torchvision) or a file path.
+    """
+
+    backbone: str = "densenet121"
+    weights: str = "none"
+
+
+class Select(Table):
+    """`[selection]`: which cases a round asks for.
+
+    `random_share` of every query is drawn at random (design, rule 2); `group_cap` is the most
+    items of one patient that the strategy may ask for in a round (0: no cap).
+    """
+
+    strategy: str = "margin"
+    cold_start: str = "cold_start"
+    query_size: Count = 50
+    random_share: Share = 0.15
+    group_cap: Annotated[int, Field(ge=0)] = 2
+
+
+class Compute(Table):
+    """`[compute]`: the machine. `device` "auto" takes CUDA when there is one.
+
+    `autocast` runs convolutions in bf16 on devices with hardware for it; `compile` uses
+    torch.compile. `checkpoint_seconds` is the longest work that a killed stage can lose.
+    """
+
+    device: str = "auto"
+    batch_size: Count = 64
+    autocast: bool = True
+    compile: bool = False
+    checkpoint_seconds: Annotated[float, Field(ge=0)] = 20.0
+
+
+class Config(Table):
+    """Everything a round depends on besides the ledger's rows; `recipe` is checked by the recipe.
+
+    `ledger` is "sqlite" (a file in the workspace) or a postgresql:// address without a password:
+    secrets stay in the environment (PGPASSWORD, or libpq's own password file).
+    """
+
+    images: Images
+    model: Network = Network()
+    selection: Select = Select()
+    compute: Compute = Compute()
+    recipe: dict[str, Any] = Field(default_factory=lambda: {"name": "teacher_student"})
+    ledger: str = "sqlite"
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+
+    def to_json(self) -> str:
+        """Canonical JSON: sorted keys, no spaces that vary."""
+        return json.dumps(self.model_dump(), sort_keys=True)
+
+    def digest(self) -> str:
+        """The first 16 hex digits of the SHA-256 of `to_json()`: the name of this configuration."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()[:16]
+
+    def changed(self, **tables: dict[str, Any] | int | str) -> Config:
+        """A validated copy with some keys of some tables replaced, and the recipe's table whole."""
+        data = self.model_dump()
+        for name, value in tables.items():
+            if isinstance(value, dict) and name != "recipe":
+                data[name] |= value
+            else:
+                data[name] = value
+        return validated(Config, data, "configuration")
+
+
+def ledger_url(config: Config, root: Path) -> str:
+    """The database address of a workspace's ledger.
+
+    Raises:
+        ConfigError: the address holds a password.
+    """
+    if config.ledger == "sqlite":
+        return f"sqlite:///{root / 'ledger.db'}"
+    if re.search(r"://[^/@]*:[^/@]*@", config.ledger):
+        raise ConfigError(
+            "ledger holds a password: leave it out of the address and set PGPASSWORD instead."
+        )
+    return config.ledger
+
+
+def load_config(path: Path) -> Config:
+    """Read and validate a `readloop.toml`.
+
+    Raises:
+        ConfigError: no such file, not TOML, an unknown key or a value out of range; one sentence.
+    """
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(
+            f"{path} does not exist: make a workspace with `readloop init`."
+        ) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not valid TOML ({error}): mend that line.") from None
+    return validated(Config, data, str(path))
+
+
+def save_config(config: Config, path: Path) -> None:
+    """Write a configuration as TOML."""
+    path.write_text(tomli_w.dumps(config.model_dump()), encoding="utf-8")
+
+
+def validated(model: type[T], data: dict[str, Any], where: str) -> T:
+    """Build a settings table from plain data.
+
+    Raises:
+        ConfigError: one sentence for the first fault, naming the key and what it may be.
+    """
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        raise ConfigError(f"{where}: {_sentence(model, error)}") from None
+
+
+def _sentence(model: type[BaseModel], error: ValidationError) -> str:
+    fault = error.errors(include_url=False)[0]
+    key = ".".join(str(part) for part in fault["loc"])
+    if fault["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+        valid = _keys_at(model, fault["loc"][:-1])
+        close = difflib.get_close_matches(str(fault["loc"][-1]), valid, n=1)
+        hint = f"did you mean {close[0]!r}? " if close else ""
+        return f"unknown key {key!r}; {hint}valid keys here: {', '.join(valid)}."
+    if fault["type"] == "missing":
+        return f"key {key!r} is missing: add it."
+    return f"{key} = {fault['input']!r} cannot be used: {fault['msg'].lower()}."
+
+
+def _keys_at(model: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:
+    for part in loc:
+        field = model.model_fields.get(str(part))
+        if field is None or not isinstance(field.annotation, type):
+            return []
+        if is_dataclass(field.annotation):
+            return sorted(f.name for f in fields(field.annotation))
+        if issubclass(field.annotation, BaseModel):
+            model = field.annotation
+    return sorted(model.model_fields)

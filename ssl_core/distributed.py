@@ -1,0 +1,70 @@
+"""One process or several under torchrun: the few words that the loops need to not care."""
+
+from __future__ import annotations
+
+import os
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.distributed as dist
+
+T = TypeVar("T", bound=np.generic)
+
+
+def join_torchrun() -> None:
+    """Join the process group when started by torchrun; do nothing otherwise."""
+    if "LOCAL_RANK" not in os.environ or dist.is_initialized():
+        return
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+
+
+def rank() -> int:
+    """This process's number, 0 when alone."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def world_size() -> int:
+    """How many processes work together, 1 when alone."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def is_main() -> bool:
+    """Whether this process is the one that writes."""
+    return rank() == 0
+
+
+def barrier() -> None:
+    """Wait until every process is here."""
+    if dist.is_initialized():
+        dist.barrier()
+
+
+def agree(value: float) -> float:
+    """The main process's value, everywhere: for decisions that must not differ by rounding."""
+    if not dist.is_initialized():
+        return value
+    box = [value]
+    dist.broadcast_object_list(box, src=0)
+    return box[0]
+
+
+def share_of(rows: npt.NDArray[T]) -> npt.NDArray[T]:
+    """This process's part of `rows`: every world-size-th one."""
+    return rows[rank() :: world_size()]
+
+
+def gather_shares(part: npt.NDArray[T], axis: int = 0) -> npt.NDArray[T]:
+    """Put the processes' parts of `share_of` back into the order of the whole."""
+    if world_size() == 1:
+        return part
+    parts: list[npt.NDArray[T] | None] = [None] * world_size()
+    dist.all_gather_object(parts, part)
+    arrays = [np.moveaxis(p, axis, 0) for p in parts if p is not None]
+    whole = np.empty((sum(len(a) for a in arrays), *arrays[0].shape[1:]), dtype=part.dtype)
+    for position, array in enumerate(arrays):
+        whole[position :: world_size()] = array
+    return np.moveaxis(whole, 0, axis)

@@ -1,0 +1,244 @@
+"""Backbones: a stack of blocks from torchvision, then global pooling and one linear layer."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torchvision import models as zoo
+
+from ssl_core.errors import ConfigError
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+class Output(NamedTuple):
+    """`logits` `(B, C)` and the pooled `features` `(B, D)` that they are linear in."""
+
+    logits: Tensor
+    features: Tensor
+
+
+class Classifier(nn.Module):
+    """Blocks, global average pooling, dropout, one linear layer.
+
+    `forward` takes images `(B, 1 or 3, H, W)` in [0, 1]. The blocks are a flat sequence so that
+    the first of them can be frozen, and run once instead of at every step (`stem`).
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        backbone: str,
+        blocks: list[nn.Module],
+        width: int,
+        findings: int,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.blocks = nn.Sequential(*blocks)
+        self.dropout = nn.Dropout(dropout)
+        self.head = nn.Linear(width, findings)
+        self.frozen_blocks = 0
+        self.frozen_norm = False
+        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
+
+    def forward(self, images: Tensor) -> Output:
+        """Logits and features of images `(B, 1 or 3, H, W)` in [0, 1]."""
+        return self.tail(self.stem(images))
+
+    def stem(self, images: Tensor) -> Tensor:
+        """Normalise and run the frozen blocks: no gradient, never changed by training."""
+        x = (images.expand(-1, 3, -1, -1) - self.mean) / self.std
+        if self.frozen_blocks:
+            with torch.no_grad():
+                x = self.blocks[: self.frozen_blocks](x)
+        return x
+
+    def tail(self, x: Tensor) -> Output:
+        """Run the blocks that train, the pooling and the head on what `stem` gave."""
+        x = self.blocks[self.frozen_blocks :](x)
+        features = x.mean(dim=(2, 3))
+        return Output(self.head(self.dropout(features)), features)
+
+    def freeze(self, blocks: int, *, norm: bool) -> None:
+        """Take the first `blocks` out of training; with `norm`, keep all batch statistics too.
+
+        Raises:
+            ConfigError: there are not that many blocks.
+        """
+        if not 0 <= blocks <= len(self.blocks):
+            raise ConfigError(
+                f"frozen_blocks = {blocks}: {self.backbone} has {len(self.blocks)} blocks."
+            )
+        self.frozen_blocks, self.frozen_norm = blocks, norm
+        for position, block in enumerate(self.blocks):
+            block.requires_grad_(position >= blocks)
+
+    def train(self, mode: bool = True) -> Classifier:
+        """Switch to training; frozen blocks and frozen batch norm stay as in evaluation."""
+        super().train(mode)
+        self.blocks[: self.frozen_blocks].eval()
+        if self.frozen_norm:
+            for module in self.blocks.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.eval()
+        return self
+
+
+def _densenet(net: nn.Module) -> tuple[list[nn.Module], int]:
+    # torchvision applies this ReLU in forward(), outside `features`.
+    return [*net.features, nn.ReLU(inplace=True)], net.classifier.in_features  # type: ignore
+
+
+def _resnet(net: nn.Module) -> tuple[list[nn.Module], int]:
+    stem = nn.Sequential(net.conv1, net.bn1, net.relu, net.maxpool)  # type: ignore
+    return [stem, net.layer1, net.layer2, net.layer3, net.layer4], net.fc.in_features  # type: ignore
+
+
+def _features(net: nn.Module) -> tuple[list[nn.Module], int]:
+    layers = [m for m in net.classifier.modules() if isinstance(m, nn.Linear)]  # type: ignore
+    return [*net.features], layers[0].in_features  # type: ignore
+
+
+Cut = Callable[[nn.Module], tuple[list[nn.Module], int]]
+
+BACKBONES: dict[str, Cut] = {
+    "densenet121": _densenet,
+    "densenet169": _densenet,
+    "resnet18": _resnet,
+    "resnet34": _resnet,
+    "resnet50": _resnet,
+    "resnet152": _resnet,
+    "mobilenet_v2": _features,
+    "mobilenet_v3_small": _features,
+    "mobilenet_v3_large": _features,
+    "efficientnet_b0": _features,
+    "efficientnet_b4": _features,
+}
+
+
+def _small_cnn(findings: int) -> Classifier:
+    def block(inputs: int, outputs: int) -> nn.Sequential:
+        return nn.Sequential(
+            nn.Conv2d(inputs, outputs, 3, padding=1, bias=False),
+            nn.BatchNorm2d(outputs),
+            nn.ReLU(inplace=True),
+            nn.MaxPool2d(2),
+        )
+
+    widths = (3, 24, 48, 96, 160)
+    blocks: list[nn.Module] = [block(a, b) for a, b in pairwise(widths)]
+    return Classifier("small_cnn", blocks, widths[-1], findings)
+
+
+def build_model(
+    backbone: str, findings: int, *, weights: str = "none", seed: int = 0
+) -> Classifier:
+    """A fresh classifier with C = `findings` outputs.
+
+    Args:
+        backbone: a name of `backbone_names()`.
+        findings: C ≥ 1.
+        weights: "none"; "imagenet" (torchvision's default weights, fetched by torchvision); or the
+            path of a safetensors or weights-only .pth file in torchvision's own naming.
+        seed: of everything drawn: the head, and the blocks if there are no weights.
+
+    Raises:
+        ConfigError: unknown backbone, or weights that are missing or belong to another network.
+    """
+    if backbone not in backbone_names():
+        raise ConfigError(f"backbone {backbone!r} is unknown; use one of {backbone_names()}.")
+    with torch.random.fork_rng(devices=[]):  # seeds here only: nothing is seeded globally
+        torch.manual_seed(seed)
+        if backbone == "small_cnn":
+            if weights != "none":
+                raise ConfigError("small_cnn has no published weights: set weights = 'none'.")
+            return _small_cnn(findings)
+        net = zoo.get_model(backbone, weights="DEFAULT" if weights == "imagenet" else None)
+        if weights not in ("none", "imagenet"):
+            _load_torchvision(net, Path(weights), backbone)
+        blocks, width = BACKBONES[backbone](net)
+        return Classifier(backbone, blocks, width, findings)
+
+
+def backbone_names() -> list[str]:
+    """Every name that `build_model` takes."""
+    return [*BACKBONES, "small_cnn"]
+
+
+def _load_torchvision(net: nn.Module, path: Path, backbone: str) -> None:
+    state = {k: v.float() if v.is_floating_point() else v for k, v in _read(path).items()}
+    heads = ("classifier.", "fc.")
+    wanted = {k for k in net.state_dict() if not k.startswith(heads)}
+    if missing := sorted(wanted - state.keys()):
+        raise ConfigError(
+            f"weights {path} do not fit {backbone}: {len(missing)} tensors are missing, "
+            f"the first is {missing[0]!r}; choose the file of this backbone."
+        )
+    try:
+        net.load_state_dict({k: state[k] for k in wanted}, strict=False)
+    except RuntimeError as error:
+        detail = str(error).splitlines()[-1].strip()
+        raise ConfigError(f"weights {path} do not fit {backbone}: {detail}") from None
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise ConfigError(f"weights {path} do not exist: give a file, 'imagenet' or 'none'.")
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        return dict(torch.load(path, map_location="cpu", weights_only=True))
+    except (SafetensorError, RuntimeError, ValueError, OSError, EOFError, TypeError) as error:
+        raise ConfigError(f"weights {path} cannot be read ({type(error).__name__}).") from None
+    except Exception as error:  # pickle's own errors share no base of their own
+        if type(error).__name__ != "UnpicklingError":
+            raise
+        raise ConfigError(f"weights {path} are not a weights-only file.") from None
+
+
+def save_model(model: Classifier, folder: Path) -> str:
+    """Write weights as `<id>.safetensors`, where id is the hash of their content; return id.
+
+    The content hash makes a repeated save of the same weights the same file, and the write is
+    atomic: a killed save leaves no half file under the final name.
+    """
+    state = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
+    digest = hashlib.sha256()
+    for key in sorted(state):
+        digest.update(key.encode())
+        digest.update(state[key].numpy().tobytes())
+    identity = digest.hexdigest()[:32]
+    folder.mkdir(parents=True, exist_ok=True)
+    target = folder / f"{identity}.safetensors"
+    scratch = folder / f".{identity}.{id(model)}.tmp"
+    save_file(state, scratch, metadata={"backbone": model.backbone, "id": identity})
+    scratch.replace(target)
+    return identity
+
+
+def load_model(path: Path, backbone: str, findings: int) -> Classifier:
+    """Read a model that `save_model` wrote, in evaluation mode.
+
+    Raises:
+        ConfigError: the file is missing, damaged or of another network.
+    """
+    model = build_model(backbone, findings)
+    try:
+        model.load_state_dict(_read(path))
+    except RuntimeError:
+        raise ConfigError(f"model {path} is not a {backbone} with {findings} findings.") from None
+    return model.eval()

@@ -1,0 +1,53 @@
+"""Recipes: one file a paper, each a list of stages for the one loop; a dict of named functions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ssl_core.augment import Augmentation
+from ssl_core.config import Table, validated
+from ssl_core.errors import ConfigError
+from ssl_core.predict import Tta
+from ssl_core.recipes import supervised, teacher_student
+from ssl_core.recipes.stages import Fit, PseudoLabel, Stage
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A recipe with its parameters filled in: what `rounds` runs."""
+
+    name: str
+    stages: tuple[Stage, ...]
+    augmentation: Augmentation
+    tta: Tta
+
+    @property
+    def fits(self) -> tuple[Fit, ...]:
+        """The stages that leave a model, in order; the last one is the student."""
+        return tuple(stage for stage in self.stages if isinstance(stage, Fit))
+
+
+RECIPES: dict[str, tuple[type[Table], Callable[[Any], list[Stage]]]] = {
+    "supervised": (supervised.Supervised, supervised.stages),
+    "teacher_student": (teacher_student.TeacherStudent, teacher_student.stages),
+}
+
+
+def plan(recipe: Mapping[str, Any]) -> Plan:
+    """Read the `[recipe]` table: its `name`, and that recipe's own parameters.
+
+    Raises:
+        ConfigError: the recipe is unknown, or a parameter of it is; one sentence.
+    """
+    table = dict(recipe)
+    name = table.pop("name", None)
+    if name not in RECIPES:
+        raise ConfigError(f"recipe.name = {name!r} is unknown; use one of {sorted(RECIPES)}.")
+    parameters, stages = RECIPES[name]
+    filled: Any = validated(parameters, table, f"recipe {name}")
+    return Plan(name, tuple(stages(filled)), filled.augmentation, filled.tta)
+
+
+__all__ = ["RECIPES", "Fit", "Plan", "PseudoLabel", "Stage", "plan"]

@@ -1,0 +1,47 @@
+"""What a recipe is made of: a list of these stages, run one after the other by `rounds`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ssl_core.objectives import Objective, supervised
+from ssl_core.predict import Tta
+from ssl_core.train import Schedule
+
+LABELS = "labels"
+"""The name under which a stage trains on D, the readers' labels."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """Train a model and keep it under `name`.
+
+    on: `LABELS`, or the name of an earlier `PseudoLabel` stage.
+    start: the earlier stage whose weights it begins with; None begins with the backbone's own.
+    otherwise: the earlier stage whose model stands in when `on` holds nothing that can be learned,
+        as with pseudo-labels of an empty pool; None makes that an error.
+    """
+
+    name: str
+    on: str
+    schedule: Schedule
+    start: str | None = None
+    otherwise: str | None = None
+    objective: Objective = supervised
+
+
+@dataclass(frozen=True, slots=True)
+class PseudoLabel:
+    """Score the unlabeled pool with the model of stage `teacher`, and keep the confident.
+
+    keep_fraction: κ in [0, 1]; soft: keep the teacher's score instead of 1 / 0.
+    """
+
+    name: str
+    teacher: str
+    keep_fraction: float
+    soft: bool = False
+    tta: Tta = "ten_crop"
+
+
+Stage = Fit | PseudoLabel

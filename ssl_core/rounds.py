@@ -1,0 +1,177 @@
+"""The only loop: `run_round()` trains, measures, selects and asks, and can be killed anywhere.
+
+A round is a list of stages. A stage reads what it needs from the ledger and from files that the
+ledger names, and ends with one transaction that says that it is done and what it made. So a round
+that was killed goes on with the first stage that is not in the ledger, and within a training stage
+with its checkpoint; randomness is derived from the round's seed and the stage's name. The result
+is that of a round that was never killed.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from functools import partial
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from ssl_core import strategies
+from ssl_core.distributed import barrier, is_main
+from ssl_core.errors import WorkspaceError
+from ssl_core.progress import Progress, Report, silent
+from ssl_core.recipes import Fit, plan
+from ssl_core.records import Round, Stage
+from ssl_core.source import ReadingRoom
+from ssl_core.turn import Turn, replay
+from ssl_core.work import Made, evaluate_stage, fit_stage, pseudo_label_stage, select_stage
+from ssl_core.workspace import Workspace
+
+
+def run_round(
+    workspace: Workspace,
+    room: ReadingRoom,
+    *,
+    query_size: int | None = None,
+    resume: bool = False,
+    report: Report = silent,
+) -> int:
+    """Run the next round, or with `resume` finish the one that was interrupted.
+
+    What the room's readers have answered is taken in first. Without a training label the round
+    only selects, from features (a cold start). Otherwise the recipe's stages train, the models
+    are measured on validation and, one counted look, on the vault; then the next query is drawn
+    and put in front of the readers.
+
+    Args:
+        workspace: an open workspace; no other process may run a round in it.
+        room: where answers come from and questions go.
+        query_size: how many items to ask for; None takes the configuration's; 0 asks for none.
+        resume: go on with an unfinished round. Its configuration is the one it was opened with.
+        report: told of progress; it may raise `Cancelled`.
+
+    Returns:
+        The round's number.
+
+    Raises:
+        WorkspaceError: another process runs a round, or an unfinished round is in the way (or,
+            with `resume`, there is none).
+        TrainingError: the labels cannot train a model.
+    """
+    with _one_at_a_time(workspace.root):
+        turn = _begin(workspace, room, query_size, resume, report)
+        ledger = workspace.ledger
+        done = {stage.name for stage in ledger.stages(turn.round.number)}
+        for position, (name, kind, work) in enumerate(_stages(turn)):
+            report(Progress(name, 0, 0))
+            if name not in done:
+                _run_stage(turn, position, name, kind, work)
+        number = turn.round.number
+        if is_main():
+            ledger.finish_round(number, json.dumps({"labels": ledger.label_counts(number)}))
+            shutil.rmtree(turn.folder / "checkpoints", ignore_errors=True)
+        _ask(workspace, room)
+        barrier()
+        return number
+
+
+def unfinished(workspace: Workspace) -> Round | None:
+    """The round that was opened and not finished, if there is one."""
+    rounds = workspace.ledger.rounds()
+    return rounds[-1] if rounds and not workspace.ledger.finished(rounds[-1].number) else None
+
+
+@contextmanager
+def _one_at_a_time(root: Path) -> Iterator[None]:
+    lock = FileLock(root / ".round.lock", timeout=0)
+    try:
+        with lock if is_main() else nullcontext():
+            yield
+    except Timeout:
+        raise WorkspaceError(
+            f"Another process is running a round in {root}: wait for it, or stop it first."
+        ) from None
+
+
+def _begin(
+    workspace: Workspace,
+    room: ReadingRoom,
+    query_size: int | None,
+    resume: bool,
+    report: Report,
+) -> Turn:
+    pending = unfinished(workspace)
+    if pending and not resume:
+        raise WorkspaceError(
+            f"Round {pending.number} was interrupted: finish it with `readloop round --resume`."
+        )
+    if resume and not pending:
+        raise WorkspaceError("There is no interrupted round to resume: leave --resume out.")
+    barrier()
+    if pending is None and is_main():
+        _ask(workspace, room)  # mends a push that was cut off after the last round
+        workspace.ledger.add_labels(room.pull())
+        workspace.ledger.open_round(_next_round(workspace, query_size))
+    barrier()
+    return replay(workspace, workspace.ledger.rounds()[-1], report)
+
+
+def _next_round(workspace: Workspace, query_size: int | None) -> Round:
+    config = workspace.config
+    size = config.selection.query_size if query_size is None else query_size
+    number = len(workspace.ledger.rounds()) + 1
+    has_labels = workspace.ledger.label_counts()["train"] > 0
+    strategy = config.selection.strategy if has_labels else config.selection.cold_start
+    if strategy not in strategies.STRATEGIES:
+        raise WorkspaceError(
+            f"selection strategy {strategy!r} is unknown; "
+            f"use one of {sorted(strategies.STRATEGIES)}."
+        )
+    recipe = plan(config.recipe).name
+    return Round(number, config.seed, size, strategy, recipe, config.to_json())
+
+
+def _ask(workspace: Workspace, room: ReadingRoom) -> None:
+    """Queue what the last round selected; before the first round, the items that measure."""
+    if not is_main():
+        return
+    ledger, rounds = workspace.ledger, workspace.ledger.rounds()
+    if not rounds:
+        items = [*ledger.items("validation"), *ledger.items("vault")]
+        room.queue(0, items, ())
+        return
+    number = rounds[-1].number
+    why = ledger.selections(number)
+    items_by_id = {item.id: item for item in ledger.items("train")}
+    room.queue(number, [items_by_id[s.item_id] for s in why], why)
+
+
+def _stages(turn: Turn) -> list[tuple[str, str, Callable[[], Made]]]:
+    """Name, kind and work of every stage, in order."""
+    stages: list[tuple[str, str, Callable[[], Made]]] = []
+    if turn.train.labeled.any():
+        for stage in turn.plan.stages:
+            if isinstance(stage, Fit):
+                stages.append((stage.name, "fit", partial(fit_stage, turn, stage)))
+            else:
+                stages.append(
+                    (stage.name, "pseudo-label", partial(pseudo_label_stage, turn, stage))
+                )
+        stages.append(("evaluate", "evaluate", partial(evaluate_stage, turn)))
+    if turn.round.query_size:
+        stages.append(("select", "select", partial(select_stage, turn)))
+    return stages
+
+
+def _run_stage(turn: Turn, position: int, name: str, kind: str, work: Callable[[], Made]) -> None:
+    began = time.monotonic()
+    made = work()
+    if is_main():
+        detail = json.dumps(made.pop("detail"), sort_keys=True)
+        seconds = time.monotonic() - began
+        row = Stage(turn.round.number, position, name, kind, detail, seconds)
+        turn.workspace.ledger.add_stage(row, **made)
+    barrier()

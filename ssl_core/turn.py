@@ -1,0 +1,115 @@
+"""A round as its stages see it: everything replayed from the ledger as of its opening."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from ssl_core.config import Config, validated
+from ssl_core.models import Classifier, build_model
+from ssl_core.predict import Device, choose_device
+from ssl_core.progress import Report
+from ssl_core.recipes import Plan, plan
+from ssl_core.records import Model, Round
+from ssl_core.train import derived_seed
+from ssl_core.workspace import Part, Workspace, part
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """The inputs of a round's stages; `train` and `validation` hold the labels of its opening."""
+
+    workspace: Workspace
+    round: Round
+    config: Config
+    plan: Plan
+    device: Device
+    train: Part
+    validation: Part
+    report: Report
+
+    @property
+    def labeled(self) -> Part:
+        """D: the items of the train pool that readers have labeled."""
+        return self.train.where(self.train.labeled)
+
+    @property
+    def pool(self) -> Part:
+        """U: the items of the train pool that nobody has labeled."""
+        return self.train.where(~self.train.labeled)
+
+    @property
+    def findings(self) -> tuple[str, ...]:
+        """The C findings, in order."""
+        return self.workspace.ledger.task.findings
+
+    @property
+    def exclusive(self) -> bool:
+        """Whether the findings are classes of which one holds."""
+        return self.workspace.ledger.task.exclusive
+
+    @property
+    def folder(self) -> Path:
+        """The round's own folder."""
+        return self.workspace.round_folder(self.round.number)
+
+    def seed(self, stage: str) -> int:
+        """The seed of one stage: its randomness does not depend on the stages before it."""
+        return derived_seed(self.round.seed, self.round.number, stage) % 2**31
+
+    def models(self) -> dict[str, Model]:
+        """The models that this round has made so far, by stage."""
+        made = self.workspace.ledger.models(self.round.number)
+        return {model.stage: model for _, model in made}
+
+    def student(self) -> Classifier:
+        """The recipe's last model."""
+        return self.workspace.load(self.models()[self.plan.fits[-1].name])
+
+    def fresh_model(self, stage: str) -> Classifier:
+        """The configured backbone with its first weights."""
+        model = self.config.model
+        return build_model(
+            model.backbone, len(self.findings), weights=model.weights, seed=self.seed(stage)
+        )
+
+    def random_labels(self) -> npt.NDArray[np.float64]:
+        """The labels that may estimate a class prior, `(M, C)` (design, rule 3).
+
+        Those of the validation items and of every random slice, which were drawn at random, and
+        those that came with the import, which are taken to have been.
+        """
+        number, ledger = self.round.number, self.workspace.ledger
+        chance = {s.item_id for _, s in ledger.selected(before_round=number) if s.kind == "random"}
+        imported = ledger.labels(before_round=number)
+        chance |= {label.item_id for label in imported if label.source == "import"}
+        drawn = np.array([item_id in chance for item_id in self.train.ids], dtype=bool)
+        return np.concatenate([self.train.labels[drawn], self.validation.labels])
+
+
+def replay(workspace: Workspace, round_: Round, report: Report) -> Turn:
+    """See a round as it was opened: later labels and settings do not count."""
+    ledger = workspace.ledger
+    config = validated(Config, json.loads(round_.config), f"round {round_.number}")
+    labels = ledger.labels(before_round=round_.number)
+    findings, images = ledger.task.findings, workspace.images
+    train = part(ledger.items("train"), labels, findings, images)
+    validation = part(ledger.items("validation"), labels, findings, images)
+    compute = config.compute
+    device = Device(
+        choose_device(compute.device), compute.batch_size, compute.autocast, compute.compile
+    )
+    return Turn(
+        workspace=workspace,
+        round=round_,
+        config=config,
+        plan=plan(config.recipe),
+        device=device,
+        train=train,
+        validation=validation.where(validation.labeled),
+        report=report,
+    )

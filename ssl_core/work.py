@@ -1,0 +1,288 @@
+"""What the stages of a round do: each returns what it made, for the ledger to append."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ssl_core import metrics, pseudo_labels, strategies
+from ssl_core.distributed import is_main
+from ssl_core.models import Classifier, save_model
+from ssl_core.predict import predict, predict_views
+from ssl_core.recipes.stages import LABELS, Fit, PseudoLabel
+from ssl_core.records import Measurement, Model, Selection, Split
+from ssl_core.records import PseudoLabel as PseudoLabelRow
+from ssl_core.selection import draw
+from ssl_core.train import Examples, fit, learnable
+from ssl_core.turn import Turn
+from ssl_core.workspace import MODELS_FOLDER, Part, part
+
+VIEWS = 8  # augmented views a strategy may compare
+
+Made = dict[str, Any]
+"""What a stage made: `Ledger.add_stage`'s keyword arguments, and its `detail`."""
+
+
+def fit_stage(turn: Turn, stage: Fit) -> Made:
+    """Train a model and keep it, or let another stand in where there is nothing to learn from."""
+    material = _material(turn, stage)
+    usable = learnable(material.targets, exclusive=turn.exclusive)
+    if not usable.any() and stage.otherwise is not None:
+        stand_in = turn.models()[stage.otherwise]
+        detail: dict[str, Any] = {"items": 0, "stands_in": stage.otherwise}
+        return {"detail": detail, "models": [replace(stand_in, stage=stage.name)]}
+    models = turn.models()
+    start = turn.workspace.load(models[stage.start]) if stage.start else None
+    model = start or turn.fresh_model(stage.name)
+    result = fit(
+        model,
+        turn.workspace.images.array,
+        material,
+        Examples(turn.validation.rows, turn.validation.labels),
+        stage.schedule,
+        spec=turn.plan.augmentation,
+        seed=turn.seed(stage.name),
+        exclusive=turn.exclusive,
+        findings=turn.findings,
+        device=turn.device,
+        objective=stage.objective,
+        checkpoint=turn.folder / "checkpoints" / f"{stage.name}.pt",
+        checkpoint_seconds=turn.config.compute.checkpoint_seconds,
+        report=turn.report,
+        stage=stage.name,
+    )
+    detail = {
+        "items": len(material.rows),
+        "epochs": [[e.loss, e.auroc, e.log_loss] for e in result.history],
+        "best_epoch": result.best,
+        "not_learned": [f for f, u in zip(turn.findings, usable, strict=True) if not u],
+    }
+    return {"detail": _finite(detail), "models": [_keep(turn, model, stage.name)]}
+
+
+def _material(turn: Turn, stage: Fit) -> Examples:
+    if stage.on == LABELS:
+        labeled = turn.labeled
+        return Examples(labeled.rows, labeled.labels)
+    column = {finding: c for c, finding in enumerate(turn.findings)}
+    targets: dict[str, npt.NDArray[np.float64]] = {}
+    for row in turn.workspace.ledger.pseudo_labels(turn.round.number, stage.on):
+        target = targets.setdefault(row.item_id, np.full(len(column), np.nan))
+        target[column[row.finding]] = row.value
+    rows = turn.workspace.images.positions(list(targets))
+    return Examples(rows, np.array(list(targets.values())).reshape(-1, len(column)))
+
+
+def _keep(turn: Turn, model: Classifier, stage: str) -> Model:
+    identity = save_model(model, turn.workspace.models_folder)
+    path = f"{MODELS_FOLDER}/{identity}.safetensors"
+    return Model(identity, stage, model.backbone, path)
+
+
+def pseudo_label_stage(turn: Turn, stage: PseudoLabel) -> Made:
+    """Score the pool with the teacher and keep the most confident, balanced by the prior."""
+    model = turn.workspace.load(turn.models()[stage.teacher]).to(turn.device.name)
+    pool = turn.pool
+    scores = predict(
+        model,
+        turn.workspace.images.array,
+        pool.rows,
+        exclusive=turn.exclusive,
+        device=turn.device,
+        tta=stage.tta,
+        report=turn.report,
+        stage=stage.name,
+    ).probabilities.astype(np.float64)
+    prior = pseudo_labels.class_prior(turn.random_labels(), exclusive=turn.exclusive)
+    keep = (
+        pseudo_labels.keep_most_confident_class
+        if turn.exclusive
+        else pseudo_labels.keep_most_confident
+    )
+    kept = keep(scores, prior, stage.keep_fraction)
+    values = pseudo_labels.soften(kept, scores) if stage.soft else kept
+    rows = [
+        PseudoLabelRow(pool.ids[i], turn.findings[c], float(values[i, c]), float(scores[i, c]))
+        for i, c in np.argwhere(~np.isnan(kept)).tolist()
+    ]
+    detail = {
+        "pool": len(pool.ids),
+        "prior": prior.tolist(),
+        "positives": np.nansum(kept, axis=0).tolist(),
+        "kept": (~np.isnan(kept)).sum(axis=0).tolist(),
+    }
+    return {"detail": _finite(detail), "pseudo_labels": rows}
+
+
+def evaluate_stage(turn: Turn) -> Made:
+    """Measure every model of the recipe on validation and, in one counted look, on the vault."""
+    fits, models = turn.plan.fits, turn.models()
+    student = models[fits[-1].name]
+    ledger = turn.workspace.ledger
+    vault_items = ledger.items("vault")
+    vault = part(vault_items, (), turn.findings, turn.workspace.images)
+    scores = {
+        stage.name: {
+            part_name: _scores(turn, models[stage.name], items.rows, f"evaluate {stage.name}")
+            for part_name, items in (("validation", turn.validation), ("vault", vault))
+        }
+        for stage in fits
+    }
+    if not is_main():
+        return {"detail": {}}
+    # The one place where vault labels are read: every model is trained and chosen by now.
+    purpose = "measure " + ", ".join(stage.name for stage in fits)
+    looked = ledger.look_into_vault(turn.round.number, student.id, purpose)
+    vault = part(vault_items, looked, turn.findings, turn.workspace.images)
+    _save_arrays(turn.folder / "vault.npz", {n: s["vault"] for n, s in scores.items()})
+    measurements: list[Measurement] = []
+    thresholds: dict[str, list[float]] = {}
+    for name, by_split in scores.items():
+        chosen = metrics.choose_thresholds(
+            by_split["validation"], turn.validation.labels, rule="accuracy"
+        )
+        thresholds[name] = chosen.tolist()
+        measure = partial(_measure, turn, models[name], name, thresholds=chosen)
+        measurements += measure("validation", turn.validation, by_split["validation"])
+        measurements += measure("vault", vault, by_split["vault"])
+    return {"detail": _finite({"thresholds": thresholds}), "measurements": measurements}
+
+
+def _scores(
+    turn: Turn, model: Model, rows: npt.NDArray[np.int64], stage: str
+) -> npt.NDArray[np.float64]:
+    network = turn.workspace.load(model).to(turn.device.name)
+    prediction = predict(
+        network,
+        turn.workspace.images.array,
+        rows,
+        exclusive=turn.exclusive,
+        device=turn.device,
+        tta=turn.plan.tta,
+        report=turn.report,
+        stage=stage,
+    )
+    return prediction.probabilities.astype(np.float64)
+
+
+def _measure(
+    turn: Turn,
+    model: Model,
+    stage: str,
+    split: Split,
+    items: Part,
+    scores: npt.NDArray[np.float64],
+    thresholds: npt.NDArray[np.float64],
+) -> list[Measurement]:
+    rows = metrics.describe(
+        scores,
+        items.labels,
+        exclusive=turn.exclusive,
+        groups=np.array(items.groups),
+        thresholds=thresholds,
+    )
+    return [
+        Measurement(
+            model_id=model.id,
+            stage=stage,
+            split=split,
+            finding="macro" if column is None else turn.findings[column],
+            name=name,
+            value=estimate.value,
+            low=estimate.low,
+            high=estimate.high,
+            n=estimate.n,
+        )
+        for column, name, estimate in rows
+    ]
+
+
+def select_stage(turn: Turn) -> Made:
+    """Draw the next query from the pool: the strategy's choice and the random slice."""
+    pool, selection = turn.pool, turn.config.selection
+    strategy = turn.round.strategy
+    view = _pool_view(turn, strategy)
+    rng = np.random.default_rng(turn.seed("select"))
+    scores = strategies.STRATEGIES[strategy](view, turn.round.query_size, rng)
+    drawn = draw(
+        scores,
+        pool.groups,
+        turn.round.query_size,
+        random_share=selection.random_share,
+        group_cap=selection.group_cap or None,
+        rng=rng,
+        strategy_name=strategy,
+        reasons=lambda i: strategies.reason(strategy, view, i, float(scores[i]), turn.findings),
+    )
+    chosen = [
+        Selection(
+            item_id=pool.ids[one.position],
+            rank=one.rank,
+            kind=one.kind,
+            strategy=strategy,
+            score=one.score,
+            probability=one.probability,
+            slice_probability=one.slice_probability,
+            reason=one.reason,
+        )
+        for one in drawn
+    ]
+    return {"detail": {"pool": len(pool.ids), "asked": len(chosen)}, "selections": chosen}
+
+
+def _pool_view(turn: Turn, strategy: str) -> strategies.PoolView:
+    needs = strategies.NEEDS[strategy]
+    pool, array = turn.pool, turn.workspace.images.array
+    if not needs:
+        return strategies.PoolView(len(pool.ids), turn.exclusive)
+    trained = bool(turn.train.labeled.any())
+    model = turn.student() if trained else turn.fresh_model("features")
+    model = model.to(turn.device.name)
+    ask = partial(
+        predict, model, array, exclusive=turn.exclusive, device=turn.device, report=turn.report
+    )
+    pooled = ask(pool.rows, tta=turn.plan.tta if trained else "none", stage="score the pool")
+    views = None
+    if "views" in needs:
+        views = predict_views(
+            model,
+            array,
+            pool.rows,
+            views=VIEWS,
+            spec=turn.plan.augmentation,
+            seed=turn.seed("views"),
+            exclusive=turn.exclusive,
+            device=turn.device,
+            report=turn.report,
+        )
+    return strategies.PoolView(
+        size=len(pool.ids),
+        exclusive=turn.exclusive,
+        probabilities=pooled.probabilities if trained else None,
+        views=views,
+        features=pooled.features,
+        labeled_features=ask(turn.labeled.rows, stage="score the labeled").features,
+    )
+
+
+def _save_arrays(path: Path, arrays: Mapping[str, npt.NDArray[np.float64]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_suffix(".tmp.npz")
+    np.savez(scratch, allow_pickle=False, **{n.replace(" ", "_"): a for n, a in arrays.items()})
+    scratch.replace(path)
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no NaN: what is unknown becomes null."""
+    if isinstance(value, dict):
+        return {key: _finite(v) for key, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(v) for v in value]
+    return None if isinstance(value, float) and math.isnan(value) else value

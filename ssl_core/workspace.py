@@ -1,0 +1,110 @@
+"""A workspace: one folder with a configuration, a ledger, the pixels and the models."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from ssl_core.config import Config, ledger_url, load_config
+from ssl_core.errors import WorkspaceError
+from ssl_core.images import ImageStore
+from ssl_core.ledger import Ledger
+from ssl_core.models import Classifier, load_model
+from ssl_core.records import Item, Label, Model
+
+CONFIG_FILE = "readloop.toml"
+IMAGES_FOLDER = "images"
+MODELS_FOLDER = "models"
+
+FloatArray = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Workspace:
+    """An open workspace; `root` holds `models/` and `rounds/`, `images` may be shared."""
+
+    root: Path
+    config: Config
+    ledger: Ledger
+    images: ImageStore
+
+    @property
+    def models_folder(self) -> Path:
+        """Where every model of every round is kept."""
+        return self.root / MODELS_FOLDER
+
+    def round_folder(self, number: int) -> Path:
+        """Where a round keeps its checkpoints and arrays."""
+        return self.root / "rounds" / f"{number:04d}"
+
+    def load(self, model: Model) -> Classifier:
+        """Read a model of the ledger, in evaluation mode."""
+        return load_model(self.root / model.path, model.backbone, len(self.ledger.task.findings))
+
+
+def open_workspace(root: Path) -> Workspace:
+    """Open a folder that `readloop init` made.
+
+    Raises:
+        WorkspaceError: there is none, or it is not whole.
+        ConfigError: its configuration cannot be used.
+    """
+    if not (root / CONFIG_FILE).is_file():
+        raise WorkspaceError(f"{root} is not a workspace: make one with `readloop init {root}`.")
+    config = load_config(root / CONFIG_FILE)
+    images = ImageStore.open(root / IMAGES_FOLDER)
+    return Workspace(root, config, Ledger.open(ledger_url(config, root)), images)
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Some items, aligned by row: n items with their place in the pixel store and their labels.
+
+    `rows` `(n,)` index the pixel store; `labels` `(n, C)` are 1 / 0 / NaN.
+    """
+
+    ids: tuple[str, ...]
+    groups: tuple[str, ...]
+    rows: npt.NDArray[np.int64]
+    labels: FloatArray
+
+    def where(self, chosen: npt.NDArray[np.bool_]) -> Part:
+        """The items for which `chosen` `(n,)` holds."""
+        positions = np.flatnonzero(chosen)
+        return Part(
+            tuple(self.ids[i] for i in positions),
+            tuple(self.groups[i] for i in positions),
+            self.rows[positions],
+            self.labels[positions],
+        )
+
+    @property
+    def labeled(self) -> npt.NDArray[np.bool_]:
+        """`(n,)`: which items have a label for at least one finding."""
+        return np.asarray(~np.isnan(self.labels).all(axis=1))
+
+
+def part(
+    items: Sequence[Item], labels: Sequence[Label], findings: Sequence[str], images: ImageStore
+) -> Part:
+    """Align items with their pixels and labels."""
+    ids = tuple(item.id for item in items)
+    groups = tuple(item.group for item in items)
+    return Part(ids, groups, images.positions(ids), label_matrix(ids, labels, findings))
+
+
+def label_matrix(
+    ids: Sequence[str], labels: Sequence[Label], findings: Sequence[str]
+) -> FloatArray:
+    """Labels as `(n, C)` of 1 / 0 / NaN; of several for one entry the last in order holds."""
+    row = {item_id: position for position, item_id in enumerate(ids)}
+    column = {finding: position for position, finding in enumerate(findings)}
+    matrix = np.full((len(ids), len(findings)), np.nan)
+    for label in labels:
+        if label.item_id in row:
+            matrix[row[label.item_id], column[label.finding]] = label.value
+    return matrix

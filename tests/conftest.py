@@ -1,0 +1,50 @@
+"""Fixtures that several test modules share."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from tests import postgres
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[str]:
+    """The URL of a PostgreSQL server without a database's name; skips where none is installed."""
+    if postgres.binaries() is None and not os.environ.get("CI"):
+        pytest.skip("PostgreSQL is not installed (Debian: apt-get install postgresql)")
+    with postgres.server() as url:
+        yield url
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def new_ledger_url(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], str]:
+    """A function that gives the URL of another place for a ledger at each call."""
+    if request.param == "sqlite":
+        return lambda: f"sqlite:///{tmp_path}/{secrets.token_hex(4)}.db"
+    server = request.getfixturevalue("postgres_server")
+
+    def new_database() -> str:
+        name = f"test_{secrets.token_hex(4)}"
+        with psycopg.connect(f"{server}/postgres", autocommit=True) as connection:
+            connection.execute(f"CREATE DATABASE {name}")
+        request.addfinalizer(lambda: _drop(server, name))
+        return f"{server}/{name}"
+
+    return new_database
+
+
+def _drop(server: str, name: str) -> None:
+    with psycopg.connect(f"{server}/postgres", autocommit=True) as connection:
+        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def ledger_url(new_ledger_url: Callable[[], str]) -> str:
+    """The URL of a place for one ledger: the test runs on SQLite and on PostgreSQL."""
+    return new_ledger_url()

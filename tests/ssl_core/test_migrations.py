@@ -1,0 +1,173 @@
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from sqlalchemy import inspect, text
+from sqlalchemy.exc import DBAPIError
+
+from ssl_core import database, migrations, schema
+from ssl_core.errors import LedgerError
+from ssl_core.ledger import Ledger
+from ssl_core.records import Item, Label, Task
+
+TASK = Task("binary", ("Effusion",))
+ITEM = Item("t1", "anna", "train", "1.png")
+LABEL = Label("t1", "Effusion", 1.0, "ann", "import", "row 1")
+
+
+def add_notes(connection) -> None:
+    """What a later release might do: a column more, a table more."""
+    connection.execute(text("ALTER TABLE labels ADD COLUMN note TEXT"))
+    migrations.create_table(connection, "notes", "{seq}, body TEXT NOT NULL, weight {real}")
+
+
+def fail_halfway(connection) -> None:
+    connection.execute(text("ALTER TABLE labels ADD COLUMN half TEXT"))
+    connection.execute(text("ALTER TABLE no_such_table ADD COLUMN other TEXT"))
+
+
+@pytest.fixture
+def later(monkeypatch):
+    """A function that lets the code be of a later release, with these migrations more."""
+
+    def release(*steps) -> None:
+        monkeypatch.setattr(migrations, "MIGRATIONS", (migrations.first_tables, *steps))
+
+    release()
+    return release
+
+
+@pytest.fixture
+def first_url(ledger_url, later):
+    """The URL of a closed ledger of version 1 with something in it."""
+    with Ledger.create(ledger_url, TASK) as ledger:
+        ledger.import_items([ITEM], [LABEL])
+    return ledger_url
+
+
+def look(url: str):
+    """Version, names of the migrations, and the columns of every table."""
+    engine = database.connect(database.parse(url))
+    with engine.connect() as connection:
+        table = inspect(connection)
+        columns = {
+            name: [column["name"] for column in table.get_columns(name)]
+            for name in table.get_table_names()
+        }
+        names = connection.execute(text("SELECT name FROM ledger_migrations ORDER BY version"))
+        found = migrations.version(connection), list(names.scalars()), columns
+    engine.dispose()
+    return found
+
+
+def test_the_tables_are_as_the_code_sees_them(ledger_url):
+    Ledger.create(ledger_url, TASK).close()
+    version, names, columns = look(ledger_url)
+    assert version == len(migrations.MIGRATIONS) == len(names)
+    assert {name: sorted(found) for name, found in columns.items()} == {
+        name: sorted(table.columns.keys()) for name, table in schema.metadata.tables.items()
+    }
+
+
+def test_every_table_has_one_integer_key(ledger_url):
+    """So that SQLite has no hidden row number by which REPLACE could reach a row."""
+    Ledger.create(ledger_url, TASK).close()
+    engine = database.connect(database.parse(ledger_url))
+    for name, table in schema.metadata.tables.items():
+        key = inspect(engine).get_pk_constraint(name)["constrained_columns"]
+        assert key == table.primary_key.columns.keys()
+        kinds = {column["name"]: column["type"] for column in inspect(engine).get_columns(name)}
+        assert [kinds[column].python_type for column in key] == [int]
+    engine.dispose()
+
+
+def test_a_database_without_our_tables_has_no_version(ledger_url):
+    place = database.parse(ledger_url)
+    if place.get_backend_name() == "sqlite":
+        database.new_file(place)
+    engine = database.connect(place)
+    with engine.connect() as connection:
+        assert migrations.version(connection) is None
+    engine.dispose()
+
+
+def test_an_older_ledger_is_brought_up_to_date_with_its_history(first_url, later):
+    later(add_notes)
+    with Ledger.open(first_url) as ledger:
+        assert ledger.task == TASK
+        assert ledger.items() == [ITEM]
+        assert ledger.labels() == [LABEL]
+        assert ledger.add_labels([LABEL]) == 0
+    version, names, columns = look(first_url)
+    assert version == 2
+    assert names == ["first_tables", "add_notes"]
+    assert "note" in columns["labels"]
+    assert columns["notes"] == ["seq", "body", "weight"]
+
+
+def test_a_migrated_ledger_is_still_append_only(first_url, later):
+    later(add_notes)
+    with Ledger.open(first_url) as ledger:
+        with ledger._engine.begin() as connection:
+            connection.execute(text("INSERT INTO notes (body, weight) VALUES ('blurred', 0.5)"))
+        for change in ("UPDATE labels SET note = 'x'", "DELETE FROM notes", "DELETE FROM labels"):
+            with (
+                pytest.raises(DBAPIError, match="append-only"),
+                ledger._engine.begin() as connection,
+            ):
+                connection.execute(text(change))
+
+
+def test_a_migration_runs_once(first_url, later):
+    ran = []
+    later(lambda connection: ran.append("second"), lambda connection: ran.append("third"))
+    for _ in range(2):
+        Ledger.open(first_url).close()
+    assert ran == ["second", "third"]
+    assert look(first_url)[0] == 3
+
+
+def test_a_migration_runs_once_also_when_several_open_at_once(first_url, later):
+    ran, together = [], threading.Barrier(3)
+
+    def second(connection) -> None:
+        ran.append("second")
+
+    later(second)
+
+    def open_it(_) -> None:
+        together.wait()
+        Ledger.open(first_url).close()
+
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(open_it, range(3)))
+    assert ran == ["second"]
+    assert look(first_url)[1] == ["first_tables", "second"]
+
+
+def test_a_newer_ledger_is_refused_and_left_alone(ledger_url, later):
+    later(add_notes)
+    Ledger.create(ledger_url, TASK).close()
+    newer = look(ledger_url)
+    later()
+    with pytest.raises(LedgerError, match=r"newer Readloop.*version 2.*knows 1.*upgrade"):
+        Ledger.open(ledger_url)
+    assert look(ledger_url) == newer
+
+
+def test_a_failed_migration_changes_nothing(first_url, later):
+    before = look(first_url)
+    later(add_notes, fail_halfway)
+    with pytest.raises(LedgerError):
+        Ledger.open(first_url)
+    assert look(first_url) == before
+    later(add_notes)
+    Ledger.open(first_url).close()
+    assert look(first_url)[0] == 2
+
+
+def test_migrations_keep_their_names_and_their_order():
+    """Ledgers out there have run these: a new one goes to the end, and none is taken away."""
+    assert [step.__name__ for step in migrations.MIGRATIONS][:1] == ["first_tables"]
