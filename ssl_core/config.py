@@ -103,7 +103,7 @@ class Config(Table):
         """A validated copy with some keys of some tables replaced, and the recipe's table whole."""
         data = self.model_dump()
         for name, value in tables.items():
-            if isinstance(value, dict) and name != "recipe":
+            if isinstance(value, dict) and isinstance(data.get(name), dict) and name != "recipe":
                 data[name] |= value
             else:
                 data[name] = value
@@ -118,7 +118,7 @@ def ledger_url(config: Config, root: Path) -> str:
     """
     if config.ledger == "sqlite":
         return f"sqlite:///{root / 'ledger.db'}"
-    if re.search(r"://[^/@]*:[^/@]*@", config.ledger):
+    if re.search(r"://[^@]*:[^@]*@|[?&]\w*password=", config.ledger):
         raise ConfigError(
             "ledger holds a password: leave it out of the address and set PGPASSWORD instead."
         )
@@ -137,6 +137,8 @@ def load_config(path: Path) -> Config:
         raise ConfigError(
             f"{path} does not exist: make a workspace with `readloop init`."
         ) from None
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read ({error.strerror}): give a TOML file.") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not valid TOML ({error}): mend that line.") from None
     return validated(Config, data, str(path))
@@ -169,6 +171,8 @@ def _sentence(model: type[BaseModel], error: ValidationError) -> str:
         return f"unknown key {key!r}; {hint}valid keys here: {', '.join(valid)}."
     if fault["type"] == "missing":
         return f"key {key!r} is missing: add it."
+    if fault["type"] == "value_error":
+        return f"{key}: {fault['ctx']['error']}."
     return f"{key} = {fault['input']!r} cannot be used: {fault['msg'].lower()}."
 
 

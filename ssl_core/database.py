@@ -100,9 +100,8 @@ def connect(place: URL) -> Engine:
 def _set_up_sqlite(connection: sqlite3.Connection, _record: object) -> None:
     connection.isolation_level = None  # transactions begin in _begin_sqlite, not in the driver
     connection.execute("PRAGMA foreign_keys = ON")
-    connection.execute(
-        "PRAGMA cache_size = -65536"
-    )  # in KiB: an import touches every page of its keys
+    # 64 MiB: the keys are hashes, so that an import comes back to every page of their indexes.
+    connection.execute("PRAGMA cache_size = -65536")
     # FULL, not NORMAL: a reader's work outweighs one fsync a commit, should the power fail.
     connection.execute("PRAGMA synchronous = FULL")
 

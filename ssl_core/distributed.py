@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from typing import TypeVar
 
 import numpy as np
@@ -50,6 +51,13 @@ def agree(value: float) -> float:
     box = [value]
     dist.broadcast_object_list(box, src=0)
     return box[0]
+
+
+def copy_from_main(tensors: Iterable[torch.Tensor]) -> None:
+    """Overwrite tensors with the main process's, everywhere."""
+    if dist.is_initialized():
+        for tensor in tensors:
+            dist.broadcast(tensor, src=0)
 
 
 def share_of(rows: npt.NDArray[T]) -> npt.NDArray[T]:

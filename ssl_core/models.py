@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import re
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torchvision import models as zoo
 
 from ssl_core.errors import ConfigError
 
@@ -162,12 +162,12 @@ def build_model(
     if backbone not in backbone_names():
         raise ConfigError(f"backbone {backbone!r} is unknown; use one of {backbone_names()}.")
     with torch.random.fork_rng(devices=[]):  # seeds here only: nothing is seeded globally
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed CUDA as well
         if backbone == "small_cnn":
             if weights != "none":
                 raise ConfigError("small_cnn has no published weights: set weights = 'none'.")
             return _small_cnn(findings)
-        net = zoo.get_model(backbone, weights="DEFAULT" if weights == "imagenet" else None)
+        net = _torchvision(backbone, weights)
         if weights not in ("none", "imagenet"):
             _load_torchvision(net, Path(weights), backbone)
         blocks, width = BACKBONES[backbone](net)
@@ -179,11 +179,24 @@ def backbone_names() -> list[str]:
     return [*BACKBONES, "small_cnn"]
 
 
+def _torchvision(backbone: str, weights: str) -> nn.Module:
+    try:
+        return zoo.get_model(backbone, weights="DEFAULT" if weights == "imagenet" else None)  # type: ignore
+    except (OSError, RuntimeError) as error:  # no network, or a download that was cut off
+        raise ConfigError(
+            f"weights 'imagenet' of {backbone} could not be fetched ({error}): give a file."
+        ) from None
+
+
 def _load_torchvision(net: nn.Module, path: Path, backbone: str) -> None:
-    state = {k: v.float() if v.is_floating_point() else v for k, v in _read(path).items()}
+    # torchvision's own DenseNet files still say norm.1 where its networks say norm1.
+    named = {re.sub(r"(denselayer\d+\.\w+)\.(\d)", r"\1\2", k): v for k, v in _read(path).items()}
+    state = {k: v.float() if v.is_floating_point() else v for k, v in named.items()}
     heads = ("classifier.", "fc.")
     wanted = {k for k in net.state_dict() if not k.startswith(heads)}
-    if missing := sorted(wanted - state.keys()):
+    # Files from before torch 0.4.1 do not count batches, and nothing here reads the count.
+    counted = {k for k in wanted - state.keys() if k.endswith("num_batches_tracked")}
+    if missing := sorted((wanted := wanted - counted) - state.keys()):
         raise ConfigError(
             f"weights {path} do not fit {backbone}: {len(missing)} tensors are missing, "
             f"the first is {missing[0]!r}; choose the file of this backbone."
@@ -201,13 +214,15 @@ def _read(path: Path) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        return dict(torch.load(path, map_location="cpu", weights_only=True))
-    except (SafetensorError, RuntimeError, ValueError, OSError, EOFError, TypeError) as error:
-        raise ConfigError(f"weights {path} cannot be read ({type(error).__name__}).") from None
-    except Exception as error:  # pickle's own errors share no base of their own
-        if type(error).__name__ != "UnpicklingError":
-            raise
-        raise ConfigError(f"weights {path} are not a weights-only file.") from None
+        state = dict(torch.load(path, map_location="cpu", weights_only=True))
+    except Exception as error:  # a damaged file raises whatever its bytes happen to spell
+        raise ConfigError(
+            f"weights {path} cannot be read ({type(error).__name__}): "
+            "give a safetensors file or a weights-only .pth file."
+        ) from None
+    if not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()):
+        raise ConfigError(f"weights {path} hold more than tensors: save the state_dict alone.")
+    return state
 
 
 def save_model(model: Classifier, folder: Path) -> str:
@@ -224,7 +239,7 @@ def save_model(model: Classifier, folder: Path) -> str:
     identity = digest.hexdigest()[:32]
     folder.mkdir(parents=True, exist_ok=True)
     target = folder / f"{identity}.safetensors"
-    scratch = folder / f".{identity}.{id(model)}.tmp"
+    scratch = folder / f".{identity}.{os.getpid()}.tmp"
     save_file(state, scratch, metadata={"backbone": model.backbone, "id": identity})
     scratch.replace(target)
     return identity

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Literal
 
@@ -109,12 +109,14 @@ def predict(
     mine = share_of(rows)
     probabilities = np.empty((len(mine), model.head.out_features), np.float32)
     features = np.empty((len(mine), model.head.in_features), np.float32)
-    for start, images in _batches(model, pixels, mine, device, report, stage):
-        outputs = [model(view) for view in tta_views(images, tta)]
-        scores = [to_probabilities(o.logits, exclusive=exclusive) for o in outputs]
-        stop = start + len(images)
-        probabilities[start:stop] = torch.stack(scores).mean(0).cpu().numpy()
-        features[start:stop] = torch.stack([o.features.float() for o in outputs]).mean(0).cpu()
+    with _inference(model, device):
+        for start, images in _batches(pixels, mine, device, report, stage):
+            outputs = [model(view) for view in tta_views(images, tta)]
+            scores = [to_probabilities(o.logits, exclusive=exclusive) for o in outputs]
+            stop = start + len(images)
+            probabilities[start:stop] = torch.stack(scores).mean(0).cpu().numpy()
+            pooled = torch.stack([o.features.float() for o in outputs]).mean(0)
+            features[start:stop] = pooled.cpu().numpy()
     return Prediction(gather_shares(probabilities), gather_shares(features))
 
 
@@ -136,12 +138,13 @@ def predict_views(
     """
     mine = share_of(rows)
     scores = np.empty((views, len(mine), model.head.out_features), np.float32)
-    for start, images in _batches(model, pixels, mine, device, report, "views"):
-        generator = torch.Generator().manual_seed(seed + start)
-        for view in range(views):
-            output = model(augment(images, spec, generator))
-            chunk = to_probabilities(output.logits, exclusive=exclusive).cpu()
-            scores[view, start : start + len(images)] = chunk
+    with _inference(model, device):
+        for start, images in _batches(pixels, mine, device, report, "views"):
+            generator = torch.Generator().manual_seed(seed + start)
+            for view in range(views):
+                output = model(augment(images, spec, generator))
+                chunk = to_probabilities(output.logits, exclusive=exclusive)
+                scores[view, start : start + len(images)] = chunk.cpu().numpy()
     return gather_shares(scores, axis=1)
 
 
@@ -161,11 +164,11 @@ def validation_scorer(
     if not model.frozen_blocks:
         return lambda m: predict(m, pixels, rows, exclusive=exclusive, device=device).probabilities
     mine = share_of(rows)
-    stems = [model.stem(images) for _, images in _batches(model, pixels, mine, device, silent, "")]
+    with _inference(model, device):
+        stems = [model.stem(images) for _, images in _batches(pixels, mine, device, silent, "")]
 
     def score(current: Classifier) -> npt.NDArray[np.float32]:
-        current.eval()
-        with torch.inference_mode(), device.mixed():
+        with _inference(current, device):
             parts = [
                 to_probabilities(current.tail(stem).logits, exclusive=exclusive).cpu().numpy()
                 for stem in stems
@@ -176,17 +179,21 @@ def validation_scorer(
     return score
 
 
+@contextmanager
+def _inference(model: Classifier, device: Device) -> Iterator[None]:
+    model.eval()
+    with torch.inference_mode(), device.mixed():
+        yield
+
+
 def _batches(
-    model: Classifier,
     pixels: npt.NDArray[np.uint8],
     rows: npt.NDArray[np.int64],
     device: Device,
     report: Report,
     stage: str,
 ) -> Iterator[tuple[int, Tensor]]:
-    model.eval()
-    with torch.inference_mode(), device.mixed():
-        for start in range(0, len(rows), device.batch_size):
-            chunk = rows[start : start + device.batch_size]
-            yield start, as_float(device.place(pixels[chunk]))
-            report(Progress(stage, min(start + len(chunk), len(rows)), len(rows)))
+    for start in range(0, len(rows), device.batch_size):
+        chunk = rows[start : start + device.batch_size]
+        yield start, as_float(device.place(pixels[chunk]))
+        report(Progress(stage, min(start + len(chunk), len(rows)), len(rows)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import Any
 
 from ssl_core.errors import ConfigError
@@ -60,4 +61,4 @@ def preset(name: str) -> dict[str, Any]:
     """
     if name not in PRESETS:
         raise ConfigError(f"--preset {name!r} is unknown; use one of {sorted(PRESETS)}.")
-    return {table: dict(values) for table, values in PRESETS[name].items()}
+    return deepcopy(PRESETS[name])

@@ -20,8 +20,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from scipy.special import entr
-from sklearn.cluster import KMeans
-from sklearn.neighbors import NearestNeighbors
 
 from ssl_core.errors import SelectionError
 
@@ -278,6 +276,8 @@ def _clusters(
     points: npt.NDArray[np.float32], wanted: int, rng: np.random.Generator
 ) -> npt.NDArray[np.int64]:
     """Cluster number of each point, below `MAX_CLUSTERS`; k-means cannot part equal points."""
+    from sklearn.cluster import KMeans  # slow to import, and only this strategy needs it
+
     distinct = len({row.tobytes() for row in points + np.float32(0)})  # + 0 turns -0.0 into 0.0
     k = min(max(wanted, 1), MAX_CLUSTERS, distinct)
     seed = int(rng.integers(2**31))
@@ -289,6 +289,8 @@ def _mean_neighbour_distance(
     points: npt.NDArray[np.float32], clusters: npt.NDArray[np.int64]
 ) -> Scores:
     """`(N,)` mean distance to the nearest points of the same cluster; 0 where there is no other."""
+    from sklearn.neighbors import NearestNeighbors
+
     mean = np.zeros(len(points))
     for cluster in np.unique(clusters):
         members = np.flatnonzero(clusters == cluster)

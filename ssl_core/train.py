@@ -11,18 +11,19 @@ from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from pydantic import Field
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ssl_core import metrics
 from ssl_core.augment import Augmentation, augment
 from ssl_core.config import Count, Positive, Share, Table
-from ssl_core.distributed import agree, barrier, is_main, rank, world_size
+from ssl_core.distributed import agree, barrier, copy_from_main, is_main, rank, world_size
 from ssl_core.errors import TrainingError
 from ssl_core.models import Classifier
 from ssl_core.objectives import Batch, Objective, supervised
@@ -30,6 +31,8 @@ from ssl_core.predict import Device, validation_scorer
 from ssl_core.progress import Progress, Report, silent
 
 State = dict[str, Any]
+FloatArray = npt.NDArray[np.floating]
+NotNegative = Annotated[float, Field(ge=0)]
 
 
 class Schedule(Table):
@@ -49,13 +52,13 @@ class Schedule(Table):
     decay: Share = 0.9
     head_rate: Positive = 1.0
     optimizer: Literal["adam", "adamw", "sgd"] = "adam"
-    weight_decay: float = 0.0
+    weight_decay: NotNegative = 0.0
     label_smoothing: Share = 0.0
-    frozen_blocks: int = 0
+    frozen_blocks: Annotated[int, Field(ge=0)] = 0
     frozen_norm: bool = False
     ema: Share = 0.0
-    clip: float = 0.0
-    patience: int = 0
+    clip: NotNegative = 0.0
+    patience: Annotated[int, Field(ge=0)] = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +66,7 @@ class Examples:
     """Rows of the pixel store with targets: `rows` `(N,)`, `targets` `(N, C)` in [0, 1] or NaN."""
 
     rows: npt.NDArray[np.int64]
-    targets: npt.NDArray[np.floating]
+    targets: FloatArray
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +158,7 @@ def fit(
             run.step += 1
             ends_epoch = run.step % loop.steps == 0
             if ends_epoch:
+                loop.settle(run.step, stage)
                 _end_epoch(run, loop, score(loop.validated), validation.targets)
             if checkpoint and (ends_epoch or time.monotonic() - saved > checkpoint_seconds):
                 loop.save(run, checkpoint)
@@ -166,33 +170,31 @@ def fit(
     return FitResult(run.history, run.best)
 
 
-def learnable(targets: npt.NDArray[np.floating], *, exclusive: bool) -> npt.NDArray[np.bool_]:
+def learnable(targets: FloatArray, *, exclusive: bool) -> npt.NDArray[np.bool_]:
     """Which of C findings can be learned: `(C,)`.
 
-    A finding needs a target above and one below one half; an exclusive class needs one above.
+    A finding needs a target above and one below one half; an exclusive class needs an item of its
+    own and one of another class, both with all their classes known.
     """
-    present = np.nansum(targets > 0.5, axis=0) > 0
-    absent = np.nansum(targets < 0.5, axis=0) > 0
-    return np.asarray(present if exclusive else present & absent)
+    if not exclusive:
+        return np.asarray((targets > 0.5).any(axis=0) & (targets < 0.5).any(axis=0))
+    classes = np.unique(targets[~np.isnan(targets).any(axis=1)].argmax(axis=1))
+    return np.isin(np.arange(targets.shape[1]), classes) & (len(classes) > 1)
 
 
-def _check_targets(
-    targets: npt.NDArray[np.floating], findings: tuple[str, ...], *, exclusive: bool
-) -> None:
-    usable = learnable(targets, exclusive=exclusive)
-    if usable.sum() >= (2 if exclusive else 1):
+def _check_targets(targets: FloatArray, findings: tuple[str, ...], *, exclusive: bool) -> None:
+    if learnable(targets, exclusive=exclusive).any():
         return
     if exclusive:
-        seen = ", ".join(f for f, u in zip(findings, usable, strict=True) if u) or "none"
-        raise TrainingError(
-            f"The {len(targets)} training labels hold fewer than two classes ({seen}): "
-            "label more items before training."
-        )
-    name = findings[0] if len(findings) == 1 else "any finding"
-    missing = "positive" if not (targets > 0.5).any() else "negative"
+        seen = ", ".join(findings[c] for c in np.flatnonzero((targets > 0.5).any(axis=0))) or "none"
+        what = f"fewer than two classes ({seen})"
+    elif len(findings) == 1:
+        missing = "negative" if (targets > 0.5).any() else "positive"
+        what = f"no {missing} item of {findings[0]}"
+    else:
+        what = f"for none of {', '.join(findings)} both a positive and a negative item"
     raise TrainingError(
-        f"The {len(targets)} training labels hold no {missing} item of {name}: "
-        "label more items before training."
+        f"The {len(targets)} training labels hold {what}: label more items before training."
     )
 
 
@@ -200,9 +202,7 @@ def _patience_is_over(run: _Run, schedule: Schedule) -> bool:
     return 0 < schedule.patience <= len(run.history) - 1 - run.best if run.history else False
 
 
-def _end_epoch(
-    run: _Run, loop: _Loop, scores: npt.NDArray[np.float32], targets: npt.NDArray[np.floating]
-) -> None:
+def _end_epoch(run: _Run, loop: _Loop, scores: FloatArray, targets: FloatArray) -> None:
     epoch = Epoch(run.loss_sum / loop.steps, *_validate(scores, targets))
     run.history.append(epoch)
     run.loss_sum = 0.0
@@ -211,16 +211,15 @@ def _end_epoch(
         run.best_state = _copy_state(loop.validated)
 
 
-def _validate(
-    scores: npt.NDArray[np.float32], targets: npt.NDArray[np.floating]
-) -> tuple[float, float]:
-    if not len(targets):
+def _validate(scores: FloatArray, targets: FloatArray) -> tuple[float, float]:
+    known = ~np.isnan(targets)
+    if not known.any():
         return math.nan, math.nan
     auroc = metrics.auroc(scores, targets).macro.estimate.value
     p = np.clip(scores.astype(np.float64), 1e-7, 1 - 1e-7)
     losses = -(targets * np.log(p) + (1 - targets) * np.log(1 - p))
     # Every process must choose the same epoch, whatever its last bits say.
-    return agree(auroc), agree(float(np.nanmean(losses)))
+    return agree(auroc), agree(float(losses[known].mean()))
 
 
 def _better(epoch: Epoch, best: Epoch) -> bool:
@@ -268,17 +267,12 @@ class _Loop:
         for group in self.optimizer.param_groups:
             group["lr"] = group["first_lr"] * self.schedule.decay**epoch
         self.student.train()
-        torch.manual_seed(
-            derived_seed(self.seed, number, rank(), "dropout")
-        )  # dropout; within fork_rng
+        torch.manual_seed(derived_seed(self.seed, number, rank(), "dropout"))  # within fork_rng
         batch = self._batch(number)
         with self.device.mixed():
             loss = self.objective(self.network, self.average, batch)
         if not torch.isfinite(loss):
-            raise TrainingError(
-                f"The loss of {stage} is no longer finite at step {number}: "
-                "lower its learning_rate or set clip = 1.0."
-            )
+            raise _diverged(stage, number)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         if self.schedule.clip:
@@ -287,6 +281,12 @@ class _Loop:
         if self.average is not None:
             update_average(self.average, self.student, self.schedule.ema, number)
         return float(loss.detach())
+
+    def settle(self, number: int, stage: str) -> None:
+        """Make what is validated one network in all processes, batch statistics too; check it."""
+        copy_from_main(self.validated.buffers())
+        if not all(bool(v.isfinite().all()) for v in self.validated.state_dict().values()):
+            raise _diverged(stage, number)
 
     def _batch(self, number: int) -> Batch:
         epoch, position = divmod(number, self.steps)
@@ -335,6 +335,13 @@ class _Loop:
         return _Run(state["step"], state["best"], state["loss_sum"], history, state["best_state"])
 
 
+def _diverged(stage: str, step: int) -> TrainingError:
+    return TrainingError(
+        f"The loss of {stage} is no longer finite at step {step}: "
+        "lower its learning_rate or set clip = 1.0."
+    )
+
+
 def derived_seed(*parts: object) -> int:
     """A seed of 63 bits named by its parts: resuming needs no generator's state."""
     digest = hashlib.sha256(repr(parts).encode()).digest()
@@ -369,9 +376,7 @@ def _optimizer(model: Classifier, schedule: Schedule) -> torch.optim.Optimizer:
 
 
 def _wrapped(model: Classifier, device: Device) -> nn.Module:
-    network: nn.Module = model
-    if world_size() > 1:
-        network = DistributedDataParallel(network)
+    network = DistributedDataParallel(model) if world_size() > 1 else model
     return torch.compile(network) if device.compile else network  # type: ignore[return-value]
 
 
@@ -383,12 +388,13 @@ def _copy_state(model: nn.Module) -> State:
 def _reproducible() -> Iterator[None]:
     """Deterministic kernels and a private random state while training; both put back after."""
     before = torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
     cudnn: tuple[bool, bool] = (torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark)
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.use_deterministic_algorithms(True, warn_only=True)
         torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
         try:
             yield
         finally:
-            torch.use_deterministic_algorithms(before)
+            torch.use_deterministic_algorithms(before, warn_only=warn_only)
             torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = cudnn

@@ -43,7 +43,7 @@ def plan(recipe: Mapping[str, Any]) -> Plan:
     """
     table = dict(recipe)
     name = table.pop("name", None)
-    if name not in RECIPES:
+    if not isinstance(name, str) or name not in RECIPES:
         raise ConfigError(f"recipe.name = {name!r} is unknown; use one of {sorted(RECIPES)}.")
     parameters, stages = RECIPES[name]
     filled: Any = validated(parameters, table, f"recipe {name}")
