@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
-import click
 import typer
 from rich.markup import escape
 
@@ -31,11 +30,13 @@ from ssl_core.workspace import CONFIG_FILE, Workspace, open_workspace
 
 cli = typer.Typer(
     help="Spend a radiologist's reads where they teach the model most, and prove what that saved.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
 cli.add_typer(bench.cli, name="bench")
+
+# typer keeps its own copy of click to itself; this is the parent of all its usage errors.
+UsageFault: Any = typer.BadParameter.__bases__[0]
 
 WorkspacePath = Annotated[Path, typer.Argument(metavar="WORKSPACE", help="The workspace's folder.")]
 
@@ -50,15 +51,12 @@ def run(arguments: Sequence[str]) -> int:
     keep_freed_memory()
     try:
         join_torchrun()
-        cli(list(arguments), standalone_mode=False)
-    except click.exceptions.NoArgsIsHelpError as error:
-        print(error.format_message())
-        return 2
-    except click.ClickException as error:
+        cli(list(arguments) or ["--help"], standalone_mode=False)
+    except UsageFault as error:
         return _refuse(" ".join(error.format_message().split()))
     except ReadloopError as error:
         return _refuse(str(error))
-    except (KeyboardInterrupt, click.Abort):
+    except (KeyboardInterrupt, typer.Abort):
         print("readloop: stopped; what was finished is kept.", file=sys.stderr)
         return 130
     return 0

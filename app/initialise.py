@@ -59,6 +59,7 @@ def initialise(
         raise WorkspaceError(f"{root} exists already: choose a new folder for the workspace.")
     if not images.is_dir():
         raise WorkspaceError(f"--images {images} is not a folder.")
+    preset(settings.preset)  # refused before any work
     staging = root.with_name(f".{root.name}.unfinished")
     try:
         intake = _build(staging, images, manifest, columns, policy, settings, report)

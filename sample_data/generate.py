@@ -59,7 +59,7 @@ def _draw_anatomy(rng: np.random.Generator) -> Anatomy:
         apex=-0.76 + rng.normal(0.0, 0.03),
         base=(0.58 if female else 0.63) - 0.02 * build + rng.normal(0.0, 0.035),
         dome=0.2 + rng.normal(0.0, 0.03),
-        sharp=(rng.uniform(1.8, 4.5), rng.uniform(1.8, 4.5)),
+        sharp=(rng.uniform(1.9, 4.0), rng.uniform(1.9, 4.0)),
         wall=float(np.clip(0.15 + 0.06 * build + rng.normal(0.0, 0.03), 0.04, 0.32)),
         breast=float(np.clip(rng.normal(0.13, 0.06), 0.0, 0.3)) if female else 0.0,
         mediastinum=0.13 + rng.normal(0.0, 0.012),
@@ -79,8 +79,8 @@ def _draw_nodules(rng: np.random.Generator) -> tuple[Nodule, ...]:
             side=int(rng.choice(SIDES)),
             across=rng.uniform(0.42, 0.85),
             down=rng.uniform(0.1, 0.9),
-            radius=0.035 + 0.05 * rng.beta(1.2, 2.0),
-            density=rng.uniform(0.2, 0.85),
+            radius=0.035 + 0.075 * rng.beta(1.0, 1.6),
+            density=rng.uniform(0.2, 0.95),
         )
         for _ in range(rng.choice([1, 2, 3], p=[0.75, 0.18, 0.07]))
     )
@@ -102,8 +102,8 @@ def _draw_signs(
     rng: np.random.Generator, state: dict[str, bool], usual: float, nodules: tuple[Nodule, ...]
 ) -> Signs:
     """Sizes for the findings at hand: plain ones and ones that nobody would see."""
-    mean, spread = (0.59, 0.045) if state["Cardiomegaly"] else (0.475, 0.032)
-    level = 0.01 + 0.38 * rng.beta(0.9, 2.4)
+    mean, spread = (0.61, 0.055) if state["Cardiomegaly"] else (0.475, 0.032)
+    level = 0.01 + 0.5 * rng.beta(0.8, 1.5)
     other = 0.01 + level * rng.uniform(0.3, 1.0)
     right, left = rng.choice([(1, 0), (0, 1), (1, 1)], p=[0.36, 0.34, 0.3])
     sizes = (level * right, (other if right else level) * left)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterable
 from contextlib import AbstractContextManager
+from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -176,12 +177,15 @@ class Ledger:
     def look_into_vault(self, round_number: int, model_id: str, purpose: str) -> list[Label]:
         """The vault's labels as they were when the round was opened; the look is put on record.
 
-        Raises `LedgerError` if the round was never opened.
+        The same look taken again (a run that was killed and resumed) stands there once: it shows
+        nothing that was not seen. Raises `LedgerError` if the round was never opened.
         """
-        look = VaultLook(round_number, model_id, purpose)
+        look, table = VaultLook(round_number, model_id, purpose), schema.vault_looks
         with self._writing() as connection:
             round_events.refuse_unopened(connection, round_number)
-            schema.append(connection, schema.vault_looks, [look], at=schema.now())
+            taken = select(table.c.seq).filter_by(**asdict(look)).limit(1)
+            if connection.execute(taken).first() is None:
+                schema.append(connection, table, [look], at=schema.now())
             return schema.fetch(connection, Label, label_events.latest(round_number, ["vault"]))
 
     def vault_looks(self) -> list[VaultLook]:

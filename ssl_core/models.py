@@ -180,6 +180,8 @@ def backbone_names() -> list[str]:
 
 
 def _torchvision(backbone: str, weights: str) -> nn.Module:
+    from torchvision import models as zoo  # half of the package's import time
+
     try:
         return zoo.get_model(backbone, weights="DEFAULT" if weights == "imagenet" else None)  # type: ignore
     except (OSError, RuntimeError) as error:  # no network, or a download that was cut off

@@ -10,7 +10,7 @@ import typer
 
 from app import show
 
-cli = typer.Typer(help="Benchmarks that print a table.", no_args_is_help=True)
+cli = typer.Typer(help="Benchmarks that print a table.")
 
 
 @cli.command()

@@ -287,6 +287,7 @@ def test_a_look_gives_the_vaults_labels_and_goes_on_record(ledger):
     looked = ledger.look_into_vault(1, "m-1", "measure the student")
     assert looked == [label("x1"), label("x2", value=0.0)]
     ledger.look_into_vault(1, "m-2", "measure the control")
+    assert ledger.look_into_vault(1, "m-1", "measure the student") == looked  # the same look
     assert ledger.vault_looks() == [
         VaultLook(1, "m-1", "measure the student"),
         VaultLook(1, "m-2", "measure the control"),

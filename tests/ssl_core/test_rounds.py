@@ -260,7 +260,8 @@ def test_labels_that_arrive_during_a_round_count_from_the_next(one_round, tmp_pa
     root = copied(one_round, tmp_path / "w")
     workspace, room = toy.opened(root)
     late = next(
-        i for i in workspace.ledger.items("train")
+        i
+        for i in workspace.ledger.items("train")
         if i.id not in {s.item_id for s in workspace.ledger.selections(1)}
     )
 
@@ -296,7 +297,7 @@ def test_one_class_only_is_a_sentence(tmp_path):
     root = toy.make(tmp_path / "w")
     workspace, room = toy.opened(root)
     run_round(workspace, room, query_size=1)
-    with pytest.raises(TrainingError, match="1 training labels hold no .* item of Spot"):
+    with pytest.raises(TrainingError, match=r"1 training labels hold no .* item of Spot"):
         run_round(workspace, room)
 
 
