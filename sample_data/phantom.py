@@ -69,7 +69,7 @@ class Nodule:
 
 @dataclass(frozen=True, slots=True)
 class Signs:
-    """The findings as drawn; `heart` is the cardiothoracic ratio before magnification."""
+    """The findings as drawn; `heart` is its long axis over the chest's width, unmagnified."""
 
     heart: float
     enlarged: bool
@@ -163,10 +163,10 @@ def _fluid(
     return (0.92 if shot.view == "PA" else 0.8) * _step(y - surface, haze)
 
 
-def _heart_inside(anatomy: Anatomy, shot: Shot, ratio: float, x: Array, y: Array) -> Array:
+def _heart_inside(anatomy: Anatomy, shot: Shot, share: float, x: Array, y: Array) -> Array:
     """Distance to the heart's outline, positive inside: two thirds of it left of the midline."""
     magnified = 1.0 if shot.view == "PA" else 1.09
-    half = ratio * anatomy.chest * magnified * (1.0 + 0.35 * shot.inspiration)
+    half = share * anatomy.chest * magnified * (1.0 + 0.35 * shot.inspiration)
     a, b = x - shot.turn - 0.36 * half, y - (anatomy.base - shot.inspiration - anatomy.heart_drop)
     along, across = 0.86 * a + 0.5 * b, 0.86 * b - 0.5 * a
     return half * (1.0 - np.hypot(along / half, across / (half * anatomy.heart_tall)))

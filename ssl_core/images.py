@@ -76,9 +76,10 @@ class _Index:
 class ImageStore:
     """Every item's pixels, `(N, C, size, size)` uint8, in the order of `ids`."""
 
-    def __init__(self, index: _Index, array: npt.NDArray[np.uint8]) -> None:
+    def __init__(self, folder: Path, index: _Index, array: npt.NDArray[np.uint8]) -> None:
         self.ids, self.size, self.channels = index.ids, index.size, index.channels
         self.array = array
+        self.folder = folder
         self._rows = {item_id: row for row, item_id in enumerate(index.ids)}
 
     @classmethod
@@ -141,7 +142,7 @@ class ImageStore:
                 f"The image store {str(folder)!r} is unfinished ({done} of {len(index.ids)} "
                 "images); build it again to go on."
             )
-        return cls(index, _mapped(folder, index))
+        return cls(folder, index, _mapped(folder, index))
 
     def __len__(self) -> int:
         return len(self.ids)

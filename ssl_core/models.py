@@ -56,8 +56,8 @@ class Classifier(nn.Module):
         self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
 
     def forward(self, images: Tensor) -> Output:
-        """Logits and features of images `(B, 1 or 3, H, W)` in [0, 1]."""
-        return self.tail(self.stem(images))
+        """Logits and features of images `(B, 1 or 3, H, W)` in [0, 1], or of what `stem` gave."""
+        return self.tail(self.stem(images) if images.shape[1] <= 3 else images)
 
     def stem(self, images: Tensor) -> Tensor:
         """Normalise and run the frozen blocks: no gradient, never changed by training."""
@@ -139,7 +139,7 @@ def _small_cnn(findings: int) -> Classifier:
             nn.MaxPool2d(2),
         )
 
-    widths = (3, 24, 48, 96, 160)
+    widths = (3, 16, 32, 64, 128)
     blocks: list[nn.Module] = [block(a, b) for a, b in pairwise(widths)]
     return Classifier("small_cnn", blocks, widths[-1], findings)
 

@@ -18,6 +18,10 @@ from ssl_core.models import Classifier
 from ssl_core.progress import Progress, Report, silent
 
 Tta = Literal["none", "flip", "ten_crop"]
+Inputs = npt.NDArray[np.uint8] | npt.NDArray[np.float16]
+"""Rows to run a network on: pixels `(N, C, H, W)` uint8, or what the frozen blocks give for an
+image and its mirror, `(N, 2, c, h, w)` float16 (see `stems`)."""
+
 CROP = 7 / 8  # of the side, as in S0: 224 of 256 pixels
 
 
@@ -44,10 +48,11 @@ class Device:
             return torch.autocast("cuda", torch.bfloat16)
         return nullcontext()
 
-    def place(self, pixels: npt.NDArray[np.uint8]) -> Tensor:
-        """Copy `(B, C, H, W)` uint8 to the device, channels last."""
-        images = torch.from_numpy(np.ascontiguousarray(pixels))
-        return images.to(self.name, non_blocking=True, memory_format=torch.channels_last)
+    def place(self, pixels: Inputs) -> Tensor:
+        """Copy rows of the inputs to the device: `(B, C, H, W)` uint8, or stems as they are."""
+        images = torch.from_numpy(np.array(pixels)).to(self.name, non_blocking=True)
+        stems = images.ndim == 5
+        return images.float() if stems else images.to(memory_format=torch.channels_last)
 
 
 def choose_device(wanted: str) -> str:
@@ -61,8 +66,11 @@ def tta_views(images: Tensor, tta: Tta) -> Iterator[Tensor]:
     """The views whose predictions are averaged.
 
     "none": the image; "flip": and its mirror; "ten_crop": four corners and the centre at 7/8 of
-    the side, each and its mirror (S0, Section 4).
+    the side, each and its mirror (S0, Section 4). Of stems `(B, 2, c, h, w)` there is no crop.
     """
+    if images.ndim == 5:
+        yield from images.unbind(1)[: 1 if tta == "none" else None]
+        return
     for crop in _crops(images) if tta == "ten_crop" else (images,):
         yield crop
         if tta != "none":
@@ -85,7 +93,7 @@ def to_probabilities(logits: Tensor, *, exclusive: bool) -> Tensor:
 
 def predict(
     model: Classifier,
-    pixels: npt.NDArray[np.uint8],
+    pixels: Inputs,
     rows: npt.NDArray[np.int64],
     *,
     exclusive: bool,
@@ -98,7 +106,7 @@ def predict(
 
     Args:
         model: `(B, C_in, H, W)` images in [0, 1] to logits `(B, C)` and features `(B, D)`.
-        pixels: `(N_all, C_in, H, W)` uint8, usually a memory map.
+        pixels: `(N_all, C_in, H, W)` uint8, usually a memory map, or stems of the same rows.
         rows: `(N,)` rows of `pixels`, in the order of the answer; N = 0 gives empty arrays.
         exclusive: softmax rather than sigmoids.
         device: where to run.
@@ -122,7 +130,7 @@ def predict(
 
 def predict_views(
     model: Classifier,
-    pixels: npt.NDArray[np.uint8],
+    pixels: Inputs,
     rows: npt.NDArray[np.int64],
     *,
     views: int,
@@ -150,7 +158,7 @@ def predict_views(
 
 def validation_scorer(
     model: Classifier,
-    pixels: npt.NDArray[np.uint8],
+    pixels: Inputs,
     rows: npt.NDArray[np.int64],
     *,
     exclusive: bool,
@@ -161,7 +169,7 @@ def validation_scorer(
     With frozen blocks, what they give for these rows never changes: it is computed once and kept,
     which makes validating after every epoch cheap on a CPU.
     """
-    if not model.frozen_blocks:
+    if not model.frozen_blocks or pixels.ndim == 5:
         return lambda m: predict(m, pixels, rows, exclusive=exclusive, device=device).probabilities
     mine = share_of(rows)
     with _inference(model, device):
@@ -187,7 +195,7 @@ def _inference(model: Classifier, device: Device) -> Iterator[None]:
 
 
 def _batches(
-    pixels: npt.NDArray[np.uint8],
+    pixels: Inputs,
     rows: npt.NDArray[np.int64],
     device: Device,
     report: Report,
@@ -195,5 +203,6 @@ def _batches(
 ) -> Iterator[tuple[int, Tensor]]:
     for start in range(0, len(rows), device.batch_size):
         chunk = rows[start : start + device.batch_size]
-        yield start, as_float(device.place(pixels[chunk]))
+        images = device.place(pixels[chunk])
+        yield start, images if images.ndim == 5 else as_float(images)
         report(Progress(stage, min(start + len(chunk), len(rows)), len(rows)))

@@ -34,7 +34,7 @@ PRESETS: dict[str, dict[str, Any]] = {
             "intermediate": _FAST_TEACHER,
             "student": _FAST_TEACHER,
             "tta": "flip",
-            "augmentation": {"rotation": 10.0, "translation": 0.05, "perspective": 0.0},
+            "cache_stem": True,
         },
     },
     # No pretrained weights, small pictures: the demo and the tests.

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from pydantic import Field
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ssl_core import metrics
@@ -27,7 +27,7 @@ from ssl_core.distributed import agree, barrier, copy_from_main, is_main, rank, 
 from ssl_core.errors import TrainingError
 from ssl_core.models import Classifier
 from ssl_core.objectives import Batch, Objective, supervised
-from ssl_core.predict import Device, validation_scorer
+from ssl_core.predict import Device, Inputs, validation_scorer
 from ssl_core.progress import Progress, Report, silent
 
 State = dict[str, Any]
@@ -99,7 +99,7 @@ class _Run:
 
 def fit(
     model: Classifier,
-    pixels: npt.NDArray[np.uint8],
+    pixels: Inputs,
     training: Examples,
     validation: Examples,
     schedule: Schedule,
@@ -125,7 +125,8 @@ def fit(
 
     Args:
         model: trained in place.
-        pixels: `(N_all, C_in, H, W)` uint8 of which `training.rows` and `validation.rows` are rows.
+        pixels: `(N_all, C_in, H, W)` uint8 of which `training.rows` and `validation.rows` are rows,
+            or the stems of those; then `spec` is not used and a view is the image or its mirror.
         training: N ≥ 1 items; NaN targets give no loss.
         validation: may be empty.
         schedule: how long and how hard.
@@ -234,7 +235,7 @@ class _Loop:
     def __init__(
         self,
         model: Classifier,
-        pixels: npt.NDArray[np.uint8],
+        pixels: Inputs,
         training: Examples,
         schedule: Schedule,
         spec: Augmentation,
@@ -296,12 +297,18 @@ class _Loop:
         chosen = self._order[1][start : start + self.batch_size][rank() :: world_size()]
         images = self.device.place(self.pixels[self.training.rows[chosen]])
         generator = torch.Generator().manual_seed(derived_seed(self.seed, number, rank(), "views"))
+        views = self._views(images, generator).to(memory_format=torch.channels_last)
         targets = torch.from_numpy(self.training.targets[chosen].astype(np.float32))
         smooth = self.schedule.label_smoothing
         if smooth:
             targets = targets * (1 - smooth) + smooth / (targets.shape[1] if self.exclusive else 2)
-        views = augment(images, self.spec, generator).to(memory_format=torch.channels_last)
         return Batch(views, targets.to(self.device.name), self.exclusive)
+
+    def _views(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        if images.ndim < 5:
+            return augment(images, self.spec, generator)
+        which = torch.randint(images.shape[1], (len(images),), generator=generator)
+        return images[torch.arange(len(images)), which]  # of stems: the image or its mirror
 
     def _draw_order(self, epoch: int) -> npt.NDArray[np.int64]:
         rng = np.random.default_rng([self.seed, epoch])

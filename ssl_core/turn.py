@@ -11,10 +11,11 @@ import numpy.typing as npt
 
 from ssl_core.config import Config, validated
 from ssl_core.models import Classifier, build_model
-from ssl_core.predict import Device, choose_device
+from ssl_core.predict import Device, Inputs, choose_device
 from ssl_core.progress import Report
 from ssl_core.recipes import Plan, plan
 from ssl_core.records import Model, Round
+from ssl_core.stems import stem_array
 from ssl_core.train import derived_seed
 from ssl_core.workspace import Part, Workspace, part
 
@@ -76,6 +77,14 @@ class Turn:
         return build_model(
             model.backbone, len(self.findings), weights=model.weights, seed=self.seed(stage)
         )
+
+    def inputs(self, model: Classifier) -> Inputs:
+        """What the networks run on: pixels, or the cached output of the blocks they all freeze."""
+        images = self.workspace.images
+        if not self.plan.stem_blocks:
+            return images.array
+        model.freeze(self.plan.stem_blocks, norm=True)
+        return stem_array(images.folder, images, model, device=self.device, report=self.report)
 
     def random_labels(self) -> npt.NDArray[np.float64]:
         """The labels that may estimate a class prior, `(M, C)` (design, rule 3).

@@ -43,7 +43,7 @@ def fit_stage(turn: Turn, stage: Fit) -> Made:
     model = start or turn.fresh_model(stage.name)
     result = fit(
         model,
-        turn.workspace.images.array,
+        turn.inputs(model),
         material,
         Examples(turn.validation.rows, turn.validation.labels),
         stage.schedule,
@@ -92,7 +92,7 @@ def pseudo_label_stage(turn: Turn, stage: PseudoLabel) -> Made:
     pool = turn.pool
     scores = predict(
         model,
-        turn.workspace.images.array,
+        turn.inputs(model),
         pool.rows,
         exclusive=turn.exclusive,
         device=turn.device,
@@ -161,7 +161,7 @@ def _scores(
     network = turn.workspace.load(model).to(turn.device.name)
     prediction = predict(
         network,
-        turn.workspace.images.array,
+        turn.inputs(network),
         rows,
         exclusive=turn.exclusive,
         device=turn.device,
@@ -239,21 +239,26 @@ def select_stage(turn: Turn) -> Made:
 
 def _pool_view(turn: Turn, strategy: str) -> strategies.PoolView:
     needs = strategies.NEEDS[strategy]
-    pool, array = turn.pool, turn.workspace.images.array
+    pool = turn.pool
     if not needs:
         return strategies.PoolView(len(pool.ids), turn.exclusive)
     trained = bool(turn.train.labeled.any())
     model = turn.student() if trained else turn.fresh_model("features")
     model = model.to(turn.device.name)
     ask = partial(
-        predict, model, array, exclusive=turn.exclusive, device=turn.device, report=turn.report
+        predict,
+        model,
+        turn.inputs(model),
+        exclusive=turn.exclusive,
+        device=turn.device,
+        report=turn.report,
     )
     pooled = ask(pool.rows, tta=turn.plan.tta if trained else "none", stage="score the pool")
     views = None
     if "views" in needs:
         views = predict_views(
             model,
-            array,
+            turn.workspace.images.array,
             pool.rows,
             views=VIEWS,
             spec=turn.plan.augmentation,

@@ -17,9 +17,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from sklearn.metrics import roc_auc_score
+
 from sample_data.generate import draw_patient, generate
 from sample_data.phantom import Nodule, Signs, render
-from sklearn.metrics import roc_auc_score
 
 SAMPLE = Path(__file__).parents[1] / "sample_data"
 FINDINGS = ("Effusion", "Cardiomegaly", "Nodule")
@@ -247,7 +248,9 @@ def test_sizes_show_the_same_anatomy(phantom):
     assert np.corrcoef(small.ravel(), large.ravel())[0, 1] > 0.97
 
 
-@pytest.mark.parametrize(("sizes", "here"), [((0.25, 0.0), slice(0, 48)), ((0, 0.25), slice(48, 96))])
+@pytest.mark.parametrize(
+    ("sizes", "here"), [((0.25, 0.0), slice(0, 48)), ((0, 0.25), slice(48, 96))]
+)
 def test_effusion_whitens_the_base_of_its_own_side(phantom, sizes, here):
     change = render(*phantom, replace(HEALTHY, effusion=sizes), 96).astype(float)
     change -= render(*phantom, HEALTHY, 96)
@@ -286,14 +289,16 @@ def test_faint_nodules_change_little(phantom):
 
 def heart_width(picture):
     """Longest bright run in the rows where the heart lies between the lungs, in pixels."""
-    line = picture[54:58].mean(axis=0)
+    line = picture[62:66].mean(axis=0)
     dark = np.flatnonzero(line < 0.62 * picture.max())
     middle = dark[(dark > 12) & (dark < 84)]
     return np.diff(middle).max()
 
 
 def test_larger_ratios_draw_wider_hearts(phantom):
-    widths = [heart_width(render(*phantom, replace(HEALTHY, heart=h), 96)) for h in (0.4, 0.5, 0.65)]
+    widths = [
+        heart_width(render(*phantom, replace(HEALTHY, heart=h), 96)) for h in (0.4, 0.5, 0.65)
+    ]
     assert widths[0] < widths[1] < widths[2]
 
 

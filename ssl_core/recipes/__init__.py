@@ -7,21 +7,25 @@ from dataclasses import dataclass
 from typing import Any
 
 from ssl_core.augment import Augmentation
-from ssl_core.config import Table, validated
+from ssl_core.config import validated
 from ssl_core.errors import ConfigError
 from ssl_core.predict import Tta
 from ssl_core.recipes import supervised, teacher_student
-from ssl_core.recipes.stages import Fit, PseudoLabel, Stage
+from ssl_core.recipes.stages import Fit, PseudoLabel, Settings, Stage
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A recipe with its parameters filled in: what `rounds` runs."""
+    """A recipe with its parameters filled in: what `rounds` runs.
+
+    `stem_blocks` > 0: all its models share that many frozen blocks, whose output is cached.
+    """
 
     name: str
     stages: tuple[Stage, ...]
     augmentation: Augmentation
     tta: Tta
+    stem_blocks: int = 0
 
     @property
     def fits(self) -> tuple[Fit, ...]:
@@ -29,7 +33,7 @@ class Plan:
         return tuple(stage for stage in self.stages if isinstance(stage, Fit))
 
 
-RECIPES: dict[str, tuple[type[Table], Callable[[Any], list[Stage]]]] = {
+RECIPES: dict[str, tuple[type[Settings], Callable[[Any], list[Stage]]]] = {
     "supervised": (supervised.Supervised, supervised.stages),
     "teacher_student": (teacher_student.TeacherStudent, teacher_student.stages),
 }
@@ -46,8 +50,21 @@ def plan(recipe: Mapping[str, Any]) -> Plan:
     if not isinstance(name, str) or name not in RECIPES:
         raise ConfigError(f"recipe.name = {name!r} is unknown; use one of {sorted(RECIPES)}.")
     parameters, stages = RECIPES[name]
-    filled: Any = validated(parameters, table, f"recipe {name}")
-    return Plan(name, tuple(stages(filled)), filled.augmentation, filled.tta)
+    filled = validated(parameters, table, f"recipe {name}")
+    listed = tuple(stages(filled))
+    return Plan(name, listed, filled.augmentation, filled.tta, _stem_blocks(name, listed, filled))
+
+
+def _stem_blocks(name: str, stages: tuple[Stage, ...], settings: Settings) -> int:
+    if not settings.cache_stem:
+        return 0
+    frozen = {stage.schedule.frozen_blocks for stage in stages if isinstance(stage, Fit)}
+    if len(frozen) != 1 or 0 in frozen or settings.tta == "ten_crop":
+        raise ConfigError(
+            f"recipe {name}: cache_stem needs one frozen_blocks above 0 in every stage, and tta "
+            '"none" or "flip": set those, or leave it out.'
+        )
+    return frozen.pop()
 
 
 __all__ = ["RECIPES", "Fit", "Plan", "PseudoLabel", "Stage", "plan"]

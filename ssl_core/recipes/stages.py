@@ -4,12 +4,26 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ssl_core.augment import Augmentation
+from ssl_core.config import Table
 from ssl_core.objectives import Objective, supervised
 from ssl_core.predict import Tta
 from ssl_core.train import Schedule
 
 LABELS = "labels"
 """The name under which a stage trains on D, the readers' labels."""
+
+
+class Settings(Table):
+    """What every recipe has: the augmentation of training views, and test-time augmentation.
+
+    With `cache_stem` the views are the image and its mirror alone, so that the frozen blocks run
+    once for a workspace and not at every step; all stages must then freeze the same blocks.
+    """
+
+    augmentation: Augmentation = Augmentation()
+    tta: Tta = "ten_crop"
+    cache_stem: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from ssl_core.augment import Augmentation
-from ssl_core.config import Table
-from ssl_core.predict import Tta
-from ssl_core.recipes.stages import LABELS, Fit, Stage
+from ssl_core.recipes.stages import LABELS, Fit, Settings, Stage
 from ssl_core.train import Schedule
 
 
-class Supervised(Table):
+class Supervised(Settings):
     """Parameters."""
 
     student: Schedule = Schedule(epochs=25)
-    tta: Tta = "ten_crop"
-    augmentation: Augmentation = Augmentation()
 
 
 def stages(p: Supervised) -> list[Stage]:

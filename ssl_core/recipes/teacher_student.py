@@ -6,14 +6,12 @@ from typing import Annotated
 
 from pydantic import Field
 
-from ssl_core.augment import Augmentation
-from ssl_core.config import Share, Table
-from ssl_core.predict import Tta
-from ssl_core.recipes.stages import LABELS, Fit, PseudoLabel, Stage
+from ssl_core.config import Share
+from ssl_core.recipes.stages import LABELS, Fit, PseudoLabel, Settings, Stage
 from ssl_core.train import Schedule
 
 
-class TeacherStudent(Table):
+class TeacherStudent(Settings):
     """Parameters; the defaults are the paper's (Section 4).
 
     `generations` > 1 makes the student the next teacher, which the paper leaves as future work, as
@@ -25,9 +23,7 @@ class TeacherStudent(Table):
     student: Schedule = Schedule(epochs=15)
     keep_fraction: Share = 0.75
     soft: bool = False
-    tta: Tta = "ten_crop"
     generations: Annotated[int, Field(ge=1, le=9)] = 1
-    augmentation: Augmentation = Augmentation()
 
 
 def stages(p: TeacherStudent) -> list[Stage]:

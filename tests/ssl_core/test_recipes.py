@@ -202,7 +202,7 @@ def test_the_search_for_branches_finds_one():
 
 def test_nothing_outside_the_recipes_branches_on_a_recipes_name():
     root = Path(ssl_core.__file__).parent
-    files = [path for path in root.glob("*.py")]
+    files = list(root.glob("*.py"))
     assert len(files) > 20
     for path in files:
         found = set(compared_strings(path.read_text(encoding="utf-8"))) & set(RECIPES)

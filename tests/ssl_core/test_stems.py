@@ -1,0 +1,157 @@
+"""Cached stems: the same numbers as running the frozen blocks every time, and resumable."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from connectors.memory import MemorySource
+from ssl_core.augment import Augmentation
+from ssl_core.errors import Cancelled, ConfigError
+from ssl_core.images import ImageStore
+from ssl_core.models import build_model
+from ssl_core.predict import Device, predict
+from ssl_core.recipes import plan
+from ssl_core.rounds import run_round
+from ssl_core.stems import stem_array
+from ssl_core.train import Examples, Schedule, fit
+from tests import toy
+
+DEVICE = Device(batch_size=16)
+
+
+@pytest.fixture
+def store(tmp_path) -> ImageStore:
+    rng = np.random.default_rng(0)
+    images = {f"{i}.png": toy.picture(rng, i % 2 == 0, False) for i in range(300)}
+    pairs = [(f"{i:032x}", f"{i}.png") for i in range(300)]
+    folder = tmp_path / "images"
+    return ImageStore.build(folder, pairs, MemorySource(images), size=16, fit="pad", channels=1)[0]
+
+
+def model(seed: int = 0, blocks: int = 2):
+    made = build_model("small_cnn", 1, seed=seed)
+    made.freeze(blocks, norm=True)
+    return made
+
+
+def test_stems_are_what_the_frozen_blocks_give_for_an_image_and_its_mirror(store, tmp_path):
+    network = model()
+    array = stem_array(tmp_path, store, network, device=DEVICE)
+    assert array.shape == (300, 2, 32, 4, 4)
+    assert array.dtype == np.float16
+    images = torch.from_numpy(store.pixels(store.ids[5:8])).float() / 255
+    with torch.no_grad():
+        expected = [network.stem(images), network.stem(images.flip(-1))]
+    for view in (0, 1):
+        np.testing.assert_allclose(array[5:8, view], expected[view].numpy(), atol=2e-3)
+
+
+@pytest.mark.parametrize("tta", ["none", "flip"])
+def test_predictions_from_stems_equal_those_from_pixels(store, tmp_path, tta):
+    network = model()
+    array = stem_array(tmp_path, store, network, device=DEVICE)
+    rows = np.array([7, 0, 250, 3])
+    ours = predict(network, array, rows, exclusive=False, device=DEVICE, tta=tta)
+    full = predict(network, store.array, rows, exclusive=False, device=DEVICE, tta=tta)
+    np.testing.assert_allclose(ours.probabilities, full.probabilities, atol=2e-3)
+    np.testing.assert_allclose(ours.features, full.features, atol=5e-3)
+
+
+def test_training_from_stems_equals_training_on_pixels_without_augmentation(store, tmp_path):
+    still = Augmentation(flip=0, rotation=0, translation=0, scale=(1, 1), perspective=0)
+    schedule = Schedule(
+        epochs=2, batch_size=16, learning_rate=1e-2, frozen_blocks=2, frozen_norm=True
+    )
+    training = Examples(np.arange(40), (np.arange(40)[:, None] % 2 == 0).astype(float))
+    validation = Examples(np.arange(40, 60), (np.arange(40, 60)[:, None] % 2 == 0).astype(float))
+    twice = stem_array(tmp_path, store, model(), device=DEVICE).copy()
+    twice[:, 1] = twice[:, 0]  # no mirror, so that both see the same views
+    found = []
+    for inputs in (store.array, twice):
+        network = model()
+        fit(
+            network, inputs, training, validation, schedule,
+            spec=still, seed=0, exclusive=False, findings=("Spot",), device=DEVICE,
+        )  # fmt: skip
+        found.append(network.head.weight.detach().numpy())
+    np.testing.assert_allclose(found[0], found[1], atol=5e-3)
+
+
+def test_both_views_are_trained_on(store, tmp_path):
+    array = stem_array(tmp_path, store, model(), device=DEVICE).copy()
+    array[:, 1] = np.nan  # a mirror that would be noticed
+    training = Examples(np.arange(40), (np.arange(40)[:, None] % 2 == 0).astype(float))
+    with pytest.raises(Exception, match="no longer finite"):
+        fit(
+            model(), array, training, Examples(training.rows[:0], training.targets[:0]),
+            Schedule(epochs=3, frozen_blocks=2, frozen_norm=True), spec=Augmentation(), seed=0,
+            exclusive=False, findings=("Spot",), device=DEVICE,
+        )  # fmt: skip
+
+
+def test_stopped_and_resumed_it_is_the_same_and_finished_rows_are_kept(store, tmp_path):
+    whole = stem_array(tmp_path / "a", store, model(), device=DEVICE)
+    seen: list[int] = []
+
+    def stop(event):
+        seen.append(event.done)
+        if len(seen) == 2:
+            raise Cancelled("stopped by the test")
+
+    with pytest.raises(Cancelled):
+        stem_array(tmp_path / "b", store, model(), device=DEVICE, report=stop)
+    later: list[int] = []
+    resumed = stem_array(
+        tmp_path / "b", store, model(), device=DEVICE, report=lambda e: later.append(e.done)
+    )
+    assert later[0] > seen[-1]
+    np.testing.assert_array_equal(resumed, whole)
+    again: list[int] = []
+    stem_array(tmp_path / "b", store, model(), device=DEVICE, report=lambda e: again.append(e.done))
+    assert again == []
+
+
+def test_other_weights_or_blocks_are_other_stems(store, tmp_path):
+    stem_array(tmp_path, store, model(0), device=DEVICE)
+    stem_array(tmp_path, store, model(1), device=DEVICE)
+    stem_array(tmp_path, store, model(0, blocks=3), device=DEVICE)
+    assert len(list(tmp_path.glob("stems-*"))) == 3
+
+
+def test_a_network_without_frozen_blocks_has_no_stem(store, tmp_path):
+    with pytest.raises(ValueError, match="at least one frozen block"):
+        stem_array(tmp_path, store, build_model("small_cnn", 1), device=DEVICE)
+
+
+FROZEN = {**toy.RECIPE["teacher"], "frozen_blocks": 2, "frozen_norm": True}
+CACHED = {
+    "name": "teacher_student",
+    **dict.fromkeys(("teacher", "intermediate", "student"), FROZEN),
+    "tta": "flip",
+    "cache_stem": True,
+}
+
+
+def test_a_round_runs_on_cached_stems(tmp_path):
+    workspace, room = toy.opened(toy.make(tmp_path / "w", recipe=CACHED))
+    run_round(workspace, room)
+    number = run_round(workspace, room)
+    assert [s.name for s in workspace.ledger.stages(number)][-1] == "select"
+    # One folder of stems for all stages would need fixed first weights: this network has its own
+    # each time, but every fit and prediction of a stage shares them.
+    assert list((workspace.root / "images").glob("stems-*"))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"tta": "ten_crop"},
+        {"student": {**FROZEN, "frozen_blocks": 1}},
+        {"student": {**FROZEN, "frozen_blocks": 0}},
+    ],
+)
+def test_a_stem_that_cannot_be_shared_is_refused(change):
+    with pytest.raises(ConfigError, match="cache_stem needs one frozen_blocks"):
+        plan({**CACHED, **change})
