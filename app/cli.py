@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from tempfile import TemporaryFile
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.markup import escape
@@ -24,7 +26,8 @@ from ssl_core.config import load_config
 from ssl_core.distributed import is_main, join_torchrun
 from ssl_core.errors import ConfigError, ReadloopError
 from ssl_core.intake import Policy
-from ssl_core.rounds import run_round
+from ssl_core.preflight import check_settings
+from ssl_core.rounds import abandon_round, run_round
 from ssl_core.simulate import Cell, simulate
 from ssl_core.workspace import CONFIG_FILE, Workspace, open_workspace
 
@@ -38,6 +41,8 @@ cli.add_typer(bench.cli, name="bench")
 # typer keeps its own copy of click to itself; this is the parent of all its usage errors.
 UsageFault: Any = typer.BadParameter.__bases__[0]
 
+STOPPED = 130  # the exit code of a command that Ctrl-C ended
+
 WorkspacePath = Annotated[Path, typer.Argument(metavar="WORKSPACE", help="The workspace's folder.")]
 
 
@@ -49,16 +54,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def run(arguments: Sequence[str]) -> int:
     """Run one command line and return its exit code: 0, 2 (cannot), 130 (stopped)."""
     keep_freed_memory()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal that lacks "–" gets "?", no traceback
     try:
         join_torchrun()
-        cli(list(arguments) or ["--help"], standalone_mode=False)
+        code = cli(list(arguments) or ["--help"], standalone_mode=False)
+        if code == STOPPED:  # typer returns what Ctrl-C would have raised
+            raise KeyboardInterrupt
     except UsageFault as error:
         return _refuse(" ".join(error.format_message().split()))
     except ReadloopError as error:
         return _refuse(str(error))
+    except OSError as error:  # no permission, no space, a file where a folder should be
+        where = f"{error.filename!r} cannot be used" if error.filename else "The system refused"
+        return _refuse(f"{where} ({error.strerror or error}): check the path and the disk.")
     except (KeyboardInterrupt, typer.Abort):
         print("readloop: stopped; what was finished is kept.", file=sys.stderr)
-        return 130
+        return STOPPED
     return 0
 
 
@@ -94,17 +106,21 @@ def init(
     ] = False,
     validation: Annotated[float, typer.Option(help="Share of patients for validation.")] = 0.1,
     vault: Annotated[float, typer.Option(help="Share of patients for the test vault.")] = 0.2,
-    seed: Annotated[int, typer.Option(help="Of the split and of the rounds.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, max=2**31 - 1, help="Of the split and of the rounds.")
+    ] = 0,
     preset: Annotated[str, typer.Option(help="paper, fast or tiny.")] = "paper",
     backbone: Annotated[str, typer.Option(help="Instead of the preset's.")] = "",
     weights: Annotated[
         str, typer.Option(help="none, imagenet or a file, instead of the preset's.")
     ] = "",
-    size: Annotated[int, typer.Option(help="Working size in pixels; 0: the preset's.")] = 0,
+    size: Annotated[int, typer.Option(min=0, help="Working size in pixels; 0: the preset's.")] = 0,
     squash: Annotated[
         bool, typer.Option("--squash", help="Fill the square instead of padding to it.")
     ] = False,
-    channels: Annotated[str, typer.Option(help="auto, 1 (grey) or 3 (colour).")] = "auto",
+    channels: Annotated[
+        Literal["auto", "1", "3"], typer.Option(help="Found out, grey or colour.")
+    ] = "auto",
     ledger: Annotated[str, typer.Option(help="sqlite, or postgresql:// without password.")] = (
         "sqlite"
     ),
@@ -143,7 +159,7 @@ def init(
         preset=preset,
         overrides={"model": _absolute(model), "images": {"size": size} if size else {}},
         fit="squash" if squash else "pad",
-        channels=channels,  # type: ignore[arg-type]  (checked by the configuration)
+        channels=channels,
         ledger=ledger,
     )
     with show.progress_bars() as report:
@@ -189,15 +205,22 @@ def round_(
     resume: Annotated[
         bool, typer.Option("--resume", help="Finish the round that was interrupted.")
     ] = False,
+    abandon: Annotated[
+        bool, typer.Option("--abandon", help="Give that round up; the next one starts afresh.")
+    ] = False,
     query_size: Annotated[
-        int, typer.Option(help="Items to ask for; -1: the configuration's.")
-    ] = -1,
+        int | None, typer.Option(min=0, help="Items to ask for, instead of the configuration's.")
+    ] = None,
 ) -> None:
     """Take in what readers answered, train, measure, and ask for the next cases."""
     ws = open_workspace(workspace)
-    size = None if query_size < 0 else query_size
-    with show.progress_bars() as report:
-        run_round(ws, room_for(ws.ledger), query_size=size, resume=resume, report=report)
+    if abandon and (resume or query_size is not None):
+        raise ConfigError("--abandon only closes the interrupted round: give it alone.")
+    if abandon:
+        print(f"Gave up round {abandon_round(ws)}.")
+    else:
+        with show.progress_bars() as report:
+            run_round(ws, room_for(ws.ledger), query_size=query_size, resume=resume, report=report)
     if is_main():
         _print_status(ws)
 
@@ -213,6 +236,8 @@ def simulate_(
     out: Annotated[Path | None, typer.Option(help="JSON file; a PNG is saved beside it.")] = None,
 ) -> None:
     """Replay the loop on an archive and compare with a random control."""
+    if out is not None:
+        _check_out(out)
     ws = open_workspace(workspace)
     if recipe and recipe != ws.config.recipe.get("name"):
         ws = replace(ws, config=ws.config.changed(recipe={"name": recipe}))
@@ -227,13 +252,27 @@ def simulate_(
             report=report,
             on_cell=_print_cell,
         )
+    if out is not None:
+        out.write_text(found.to_json(), encoding="utf-8")
+        show.plot_label_cost(found, out.with_suffix(".png"))
     show.console.print(show.label_cost_table(found))
     print("* the 95 % interval of the difference excludes zero.")
     if out is not None:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(found.to_json(), encoding="utf-8")
-        show.plot_label_cost(found, out.with_suffix(".png"))
         print(f"Saved {out} and {out.with_suffix('.png')}.")
+
+
+def _check_out(out: Path) -> None:
+    """Refuse a place for the result now rather than after hours of training."""
+    if out.suffix == ".png" or out.is_dir():
+        raise ConfigError(
+            f"--out {out}: give the name of a file, such as result.json; a plot is saved beside it "
+            "as .png."
+        )
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        TemporaryFile(dir=out.parent).close()
+    except OSError as error:
+        raise ConfigError(f"--out {out} cannot be written ({error.strerror}).") from None
 
 
 def _print_cell(cell: Cell) -> None:
@@ -301,7 +340,9 @@ def export(
 @cli.command()
 def config(workspace: WorkspacePath) -> None:
     """Check the workspace's configuration and print its digest."""
-    print(load_config(workspace / CONFIG_FILE).digest())
+    found = load_config(workspace / CONFIG_FILE)
+    check_settings(found, findings=1)
+    print(found.digest())
 
 
 if __name__ == "__main__":

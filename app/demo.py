@@ -10,7 +10,7 @@ from app.cli import run
 
 SAMPLE = Path(__file__).parents[1] / "sample_data"
 DEMO = Path("demo")
-BUDGETS = "60,120,240"
+BUDGETS = "100,200,400"
 
 
 def main() -> int:

@@ -15,31 +15,41 @@ from rich.markup import escape
 from rich.table import Table
 
 from app import show
+from app.status import queue
 from connectors.folder import FolderSource
-from ssl_core.errors import WorkspaceError
+from ssl_core.errors import ImageError, WorkspaceError
 from ssl_core.images import fit_image
 from ssl_core.predict import Device, choose_device, predict
 from ssl_core.recipes import plan
-from ssl_core.records import Measurement, Model
+from ssl_core.records import Measurement, Model, Selection
 from ssl_core.workspace import Workspace
 
 LABEL_COLUMNS = ("item_id", "path", "patient", "split", "finding", "value", "reader", "source")
+QUEUE_COLUMNS = ("item_id", "path", "patient", "round", "rank", "kind", "probability", "reason")
 
 
 def newest_student(ws: Workspace) -> tuple[int, Model]:
     """The last model of the newest measured round, and that round's number.
 
+    A round that was given up before it was measured has none.
+
     Raises:
         WorkspaceError: no round has trained a model yet.
     """
-    student = plan(ws.config.recipe).fits[-1].name
-    made = [(number, model) for number, model in ws.ledger.models() if model.stage == student]
-    finished = [(number, model) for number, model in made if ws.ledger.finished(number)]
-    if not finished:
+    found = _newest_student(ws)
+    if found is None:
         raise WorkspaceError(
             f"{ws.root} has no trained model yet: run `readloop round {ws.root}` until it has."
         )
-    return finished[-1]
+    return found
+
+
+def _newest_student(ws: Workspace) -> tuple[int, Model] | None:
+    student = plan(ws.config.recipe).fits[-1].name
+    made = [(number, model) for number, model in ws.ledger.models() if model.stage == student]
+    measured = {number for number, _ in ws.ledger.measurements() if ws.ledger.finished(number)}
+    finished = [(number, model) for number, model in made if number in measured]
+    return finished[-1] if finished else None
 
 
 def predict_files(ws: Workspace, paths: Sequence[Path]) -> dict[str, Any]:
@@ -76,7 +86,13 @@ def predict_files(ws: Workspace, paths: Sequence[Path]) -> dict[str, Any]:
 
 
 def _read(path: Path) -> Any:
-    return FolderSource(path.absolute().parent).read(path.name)
+    if not path.is_file():
+        raise ImageError(f"{str(path)!r} is not a file: give the path of an image.")
+    real = path.resolve()  # a link may lead anywhere: it was named by the caller, not by a manifest
+    try:
+        return FolderSource(real.parent).read(real.name)
+    except ImageError as error:
+        raise ImageError(f"{str(path)!r}: {error}") from None
 
 
 def _thresholds(ws: Workspace, number: int, stage: str) -> list[float]:
@@ -97,39 +113,76 @@ def prediction_table(found: dict[str, Any]) -> Table:
     """One line an image."""
     findings = list(found["thresholds"])
     table = Table(title=f"model {found['model'][:12]}, round {found['round']}")
-    table.add_column("image")
+    table.add_column("image", overflow="fold")
     for finding in findings:
-        table.add_column(escape(finding), justify="right")
-    table.add_column("present at the threshold")
+        table.add_column(escape(finding), justify="right", overflow="fold")
+    table.add_column("present at the threshold", overflow="fold")
     for image in found["images"]:
         values = [show.number(image["probabilities"][f]) for f in findings]
         present = ", ".join(image["present"]) or "none"
-        table.add_row(escape(image["path"]), *values, escape(present))
+        table.add_row(escape(_plain(image["path"])), *values, escape(present))
     return table
 
 
-def export(ws: Workspace, out: Path) -> list[str]:
-    """Write `labels.csv`, and the newest student as `model.safetensors` with `model-card.md`.
+def _plain(text: str) -> str:
+    """Text from outside: escape sequences of a terminal are shown, not obeyed."""
+    return text if text.isprintable() else repr(text)
 
-    The vault's labels are not exported: only a measuring round reads them.
+
+def export(ws: Workspace, out: Path) -> list[str]:
+    """Write `labels.csv`, `queue.csv` (what readers have yet to answer), and the newest student.
+
+    The student is `model.safetensors` with `model-card.md`. The vault's labels are not exported:
+    only a measuring round reads them.
 
     Raises:
-        WorkspaceError: the folder exists and is not empty.
+        WorkspaceError: the folder exists and is not empty, or the model cannot be read.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise WorkspaceError(f"{out} is not an empty folder: choose another for the export.")
+    found = _newest_student(ws)
+    if found:
+        ws.load(found[1])  # a damaged one is refused before anything is written
+    fresh = not out.exists()
     out.mkdir(parents=True, exist_ok=True)
-    count = _export_labels(ws, out / "labels.csv")
-    lines = [f"Wrote {count:,} labels with their provenance to {out / 'labels.csv'}."]
     try:
-        number, model = newest_student(ws)
-    except WorkspaceError:
+        return _write(ws, found, out)
+    except BaseException:
+        for half_made in out.iterdir():
+            half_made.unlink()
+        if fresh:
+            out.rmdir()
+        raise
+
+
+def _write(ws: Workspace, found: tuple[int, Model] | None, out: Path) -> list[str]:
+    count, open_questions = _export_labels(ws, out / "labels.csv"), queue(ws)
+    _export_queue(ws, open_questions, out / "queue.csv")
+    lines = [
+        f"Wrote {count:,} labels with their provenance to {out / 'labels.csv'}.",
+        f"Wrote {len(open_questions):,} items that wait for a reader to {out / 'queue.csv'}.",
+    ]
+    if found is None:
         return [*lines, "No model was exported: no round has trained one yet."]
+    number, model = found
     shutil.copyfile(ws.root / model.path, out / "model.safetensors")
     card = _card(ws, number, model)
     (out / "model-card.json").write_text(json.dumps(card, indent=1), encoding="utf-8")
     (out / "model-card.md").write_text(_card_text(card), encoding="utf-8")
     return [*lines, f"Wrote the student of round {number} and its card to {out}."]
+
+
+def _export_queue(ws: Workspace, asked: Sequence[Selection], path: Path) -> None:
+    items = {item.id: item for item in ws.ledger.items("train")}
+    number = len(ws.ledger.rounds())
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(QUEUE_COLUMNS)
+        for s in asked:
+            item = items[s.item_id]
+            writer.writerow(
+                (item.id, item.path, item.group, number, s.rank, s.kind, s.probability, s.reason)
+            )
 
 
 def _export_labels(ws: Workspace, path: Path) -> int:

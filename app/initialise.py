@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,16 +14,15 @@ import numpy as np
 from connectors.folder import FolderSource
 from connectors.manifest import Columns, read_manifest
 from ssl_core.config import Config, ledger_url, save_config, validated
-from ssl_core.errors import ReadloopError, WorkspaceError
+from ssl_core.errors import ImageError, ReadloopError, WorkspaceError
 from ssl_core.images import ImageStore, looks_grey
 from ssl_core.intake import Intake, Policy, content_digests, take_in
 from ssl_core.ledger import Ledger
-from ssl_core.models import build_model
+from ssl_core.preflight import check_settings
 from ssl_core.presets import preset
 from ssl_core.progress import Progress, Report, silent
-from ssl_core.recipes import plan
 from ssl_core.records import Answer, Item, Label
-from ssl_core.workspace import CONFIG_FILE, IMAGES_FOLDER
+from ssl_core.workspace import CONFIG_FILE, IMAGES_FOLDER, one_process
 
 COLOUR_SAMPLE = 64
 
@@ -55,22 +55,35 @@ def initialise(
     Raises:
         ReadloopError: whatever is wrong with the input, in one sentence; there is no workspace.
     """
+    root = root.resolve()  # where a link or ".." leads
     if root.exists():
         raise WorkspaceError(f"{root} exists already: choose a new folder for the workspace.")
     if not images.is_dir():
-        raise WorkspaceError(f"--images {images} is not a folder.")
+        raise WorkspaceError(f"--images {images} is not a folder: give the one of the images.")
     preset(settings.preset)  # refused before any work
     staging = root.with_name(f".{root.name}.unfinished")
+    missing = [folder for folder in staging.parents if not folder.exists()]
     try:
-        intake = _build(staging, images, manifest, columns, policy, settings, report)
-        staging.replace(root)
-    except ReadloopError:
-        shutil.rmtree(staging, ignore_errors=True)
-        raise
+        staging.mkdir(parents=True, exist_ok=True)
+        with one_process(staging, "making"), _gone_if_refused(staging, missing):
+            intake = _build(staging, images, manifest, columns, policy, settings, report)
+            staging.replace(root)
     except OSError as error:
-        shutil.rmtree(staging, ignore_errors=True)
         raise WorkspaceError(f"{root} cannot be written: {error.strerror}.") from None
     return intake
+
+
+@contextmanager
+def _gone_if_refused(staging: Path, missing: Sequence[Path]) -> Iterator[None]:
+    """Remove what was made for a workspace that fails, but not on a Ctrl-C: that can go on."""
+    try:
+        yield
+    except Exception:
+        shutil.rmtree(staging, ignore_errors=True)
+        with suppress(OSError):  # somebody else may have put something there
+            for folder in missing:
+                folder.rmdir()
+        raise
 
 
 def _build(
@@ -85,12 +98,13 @@ def _build(
     source = FolderSource(images)
     rows = read_manifest(manifest, columns)
     report(Progress("read the manifest", 1, 1, f"{len(rows.rows)} rows"))
-    intake = take_in(rows, content_digests(rows, source), policy)
-    staging.mkdir(parents=True, exist_ok=True)
+    digests = content_digests(rows, source)
+    intake = take_in(rows, digests, policy)
     config = _config(images, intake.items, source, settings, policy.seed)
-    plan(config.recipe)  # a faulty recipe or network is refused now, not in the first round
-    build_model(config.model.backbone, len(intake.task.findings), weights=config.model.weights)
-    store, refused = ImageStore.build(
+    check_settings(config, len(intake.task.findings))  # now, not in the first round
+    if config.ledger != "sqlite":
+        Ledger.check_vacant(config.ledger)
+    _, refused = ImageStore.build(
         staging / IMAGES_FOLDER,
         [(item.id, item.path) for item in intake.items],
         source,
@@ -100,11 +114,13 @@ def _build(
         progress=lambda done, total: report(Progress("decode images", done, total)),
         skip_unreadable=policy.skip_unreadable,
     )
-    _write_ledger(staging, config, intake, set(store.ids), policy.archive)
+    if refused:  # what has no pixels cannot be counted, nor stand in a split
+        left_out = {one.id: ImageError(one.message) for one in refused}
+        digests = {line: left_out.get(str(found), found) for line, found in digests.items()}
+        intake = take_in(rows, digests, policy)
     save_config(config, staging / CONFIG_FILE)
-    warnings = [f"{one.path} was left out: {one.message}" for one in refused]
-    told = replace(intake.report, warnings=(*intake.report.warnings, *warnings))
-    return replace(intake, report=told)
+    _write_ledger(staging, config, intake, policy.archive)
+    return intake
 
 
 def _config(
@@ -113,7 +129,7 @@ def _config(
     tables = preset(settings.preset)
     for table, values in settings.overrides.items():
         tables[table] = {**tables.get(table, {}), **values}
-    channels = int(settings.channels) if settings.channels != "auto" else _channels(items, source)
+    channels = _channels(items, source) if settings.channels == "auto" else int(settings.channels)
     tables["images"] |= {
         "folder": str(images.resolve()),
         "fit": settings.fit,
@@ -135,24 +151,18 @@ def _channels(items: Sequence[Item], source: FolderSource) -> int:
     return 1
 
 
-def _write_ledger(
-    staging: Path, config: Config, intake: Intake, readable: set[str], archive: bool
-) -> None:
-    url = ledger_url(config, staging)
-    if config.ledger == "sqlite":
-        for half_made in staging.glob("ledger.db*"):
-            half_made.unlink()
+def _write_ledger(staging: Path, config: Config, intake: Intake, archive: bool) -> None:
+    for half_made in staging.glob("ledger.db*"):
+        half_made.unlink()
     known = [
         (item.id, finding, float(value))
         for item, values in zip(intake.items, intake.labels, strict=True)
         for finding, value in zip(intake.task.findings, values, strict=True)
-        if item.id in readable and not np.isnan(value)
+        if not np.isnan(value)
     ]
     answers = [Answer(*entry) for entry in known] if archive else []
     labels = [] if archive else [_imported(*entry) for entry in known]
-    with Ledger.create(url, intake.task) as ledger:
-        items = [item for item in intake.items if item.id in readable]
-        ledger.import_items(items, labels, answers)
+    Ledger.create(ledger_url(config, staging), intake.task, intake.items, labels, answers).close()
 
 
 def _imported(item_id: str, finding: str, value: float) -> Label:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn
@@ -32,7 +33,8 @@ def progress_bars() -> Iterator[Report]:
         TimeElapsedColumn(),
     )
     tasks: dict[str, TaskID] = {}
-    with Bars(*columns, console=Console(stderr=True), transient=True) as bars:
+    terminal = Console(stderr=True)
+    with Bars(*columns, console=terminal, transient=True, disable=not terminal.is_terminal) as bars:
 
         def report(event: Progress) -> None:
             if event.done == 0 or event.stage not in tasks:
@@ -58,24 +60,24 @@ def number(value: float, digits: int = 3) -> str:
     return text.replace("0.", ".", 1) if abs(value) < 1 else text
 
 
-def interval(estimate: Estimate) -> str:
-    """ "value [low, high]"."""
+def interval(estimate: Estimate, gap: str = " ") -> str:
+    """ "value [low, high]"; `gap` stands between the two."""
     if math.isnan(estimate.low):
         return number(estimate.value)
-    return f"{number(estimate.value)} [{number(estimate.low)}, {number(estimate.high)}]"
+    return f"{number(estimate.value)}{gap}[{number(estimate.low)}, {number(estimate.high)}]"
 
 
-def difference(found: Difference | None) -> str:
+def difference(found: Difference | None, gap: str = " ") -> str:
     """A signed difference with its interval, and a star when the interval excludes zero."""
     if found is None or math.isnan(found.value):
         return "–"
     sign = "+" if found.value >= 0 else "−"
     head = sign + number(abs(found.value))
     if math.isnan(found.low):
-        return f"{head} (one seed)"
+        return f"{head}{gap}(one seed)"
     star = " *" if found.low > 0 or found.high < 0 else ""
     low, high = (("+" if b >= 0 else "−") + number(abs(b)) for b in (found.low, found.high))
-    return f"{head} [{low}, {high}]{star}"
+    return f"{head}{star}{gap}[{low}, {high}]"
 
 
 def duration(seconds: float) -> str:
@@ -95,41 +97,46 @@ def import_table(report: ImportReport) -> Table:
 
 
 def label_cost_table(simulation: Simulation) -> Table:
-    """The label-cost table: one line a budget and strategy."""
-    stages = list(simulation.rows[0].auroc)
-    seeds = simulation.rows[0].seeds
-    over = f"mean of {seeds} seeds [95 % over seeds]" if seeds > 1 else "1 seed [95 % DeLong]"
-    columns = (
-        "strategy",
-        "labels",
-        "+ val / vault",
-        *(f"{stage} AUROC" for stage in stages),
-        "accuracy",
-        f"vs {simulation.control}" if simulation.control else "",
-        "time",
+    """The label-cost table: one line a budget and strategy, its intervals below."""
+    first = simulation.rows[0]
+    stages = list(first.auroc)
+    over = "mean of seeds, 95 % over seeds" if first.seeds > 1 else "one seed, 95 % over patients"
+    held = f"{first.labels['validation']:,} validation and {first.labels['vault']:,} vault labels"
+    table = _table(
+        f"Label cost of {simulation.recipe}: AUROC on the vault ({over})",
+        (
+            "labels",
+            "strategy",
+            *stages,
+            f"vs {simulation.control or 'control'}",
+            "time",
+        ),
+        left=0,
     )
-    table = _table(f"Label cost, {simulation.recipe}: vault, {over}", columns, left=1)
-    for row in simulation.rows:
-        table.add_row(*_label_cost_cells(row, stages), end_section=row is simulation.rows[-1])
+    table.caption = f"beside the training labels: {held}; seeds: {first.seeds}"
+    for row, following in zip(simulation.rows, [*simulation.rows[1:], None], strict=True):
+        ends = following is None or following.budget != row.budget
+        table.add_row(*_label_cost_cells(row, stages), end_section=ends)
     return table
 
 
 def _label_cost_cells(row: Row, stages: Sequence[str]) -> list[str]:
     return [
-        row.strategy,
         f"{row.labels['train']:,}",
-        f"{row.labels['validation']:,} / {row.labels['vault']:,}",
-        *(interval(row.auroc[stage]) for stage in stages),
-        interval(row.accuracy[stages[-1]]),
-        difference(row.difference),
+        row.strategy,
+        *(interval(row.auroc[stage], "\n") for stage in stages),
+        difference(row.difference, "\n"),
         duration(row.seconds),
     ]
 
 
 def _table(title: str, columns: Sequence[str], left: int) -> Table:
-    table = Table(title=title, title_justify="left", header_style="bold")
+    table = Table(title=title, title_justify="left", header_style="bold", box=SIMPLE_HEAD)
+    table.padding = (0, 1, 0, 0)
+    table.pad_edge = False
+
     for position, column in enumerate(columns):
-        table.add_column(column, justify="left" if position < left else "right")
+        table.add_column(column, justify="left" if position < left else "right", no_wrap=True)
     return table
 
 

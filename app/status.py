@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+from collections.abc import Iterator
 from typing import Any
 
 from rich.markup import escape
@@ -10,7 +12,7 @@ from rich.table import Table
 
 from app import show
 from ssl_core.evidence import Estimate
-from ssl_core.records import Measurement
+from ssl_core.records import Measurement, Selection
 from ssl_core.rounds import unfinished
 from ssl_core.workspace import Workspace
 
@@ -23,7 +25,7 @@ def status_of(ws: Workspace) -> dict[str, Any]:
     rounds = [
         {
             "number": r.number,
-            "finished": ledger.finished(r.number),
+            "state": _state(ws, r.number),
             "strategy": r.strategy,
             "recipe": r.recipe,
             "labels": ledger.label_counts(r.number),
@@ -59,11 +61,43 @@ def _vault_auroc(measured: list[Measurement]) -> dict[str, dict[str, float | Non
     }
 
 
+def queue(ws: Workspace) -> list[Selection]:
+    """What the newest round asked and nobody has answered yet, in the order of asking."""
+    rounds = ws.ledger.rounds()
+    answered = {label.item_id for label in ws.ledger.labels(splits=["train"])}
+    asked = ws.ledger.selections(rounds[-1].number) if rounds else []
+    return [one for one in asked if one.item_id not in answered]
+
+
+def _state(ws: Workspace, number: int) -> str:
+    end = ws.ledger.round_end(number)
+    if end is None:
+        return "open"
+    return "given up" if json.loads(end).get("abandoned") else "finished"
+
+
 def _next(ws: Workspace) -> str:
     pending = unfinished(ws)
     if pending:
         return f"Round {pending.number} was interrupted: readloop round {ws.root} --resume"
-    return f"Next: readloop round {ws.root}"
+    return "\n".join([*_remarks(ws), f"Next: readloop round {ws.root}"])
+
+
+def _remarks(ws: Workspace) -> Iterator[str]:
+    ledger, number = ws.ledger, len(ws.ledger.rounds())
+    labels = ledger.label_counts(number)["train"]
+    if number and labels and not ledger.measurements(number) and _state(ws, number) == "finished":
+        yield (
+            f"Round {number} trained nothing, it only asked: its {labels:,} labels do not hold "
+            "two sides of any finding."
+        )
+    if ledger.label_counts()["train"] == len(ledger.items("train")):
+        yield "Every item of the pool is labeled: there is nothing left to ask."
+    elif not ledger.has_answers() and (waiting := queue(ws)):
+        yield (
+            f"{len(waiting):,} items wait for a reader: readloop export {ws.root} --out DIR lists "
+            "them in queue.csv."
+        )
 
 
 def status_table(status: dict[str, Any]) -> Table:
@@ -77,10 +111,11 @@ def status_table(status: dict[str, Any]) -> Table:
     )
     table = Table(title=escape(title), title_justify="left", header_style="bold")
     for column in ("round", "strategy", "labels", "vault AUROC [95 %]", "asked", "time"):
-        table.add_column(column, justify="right" if column != "strategy" else "left")
+        justify: Any = "right" if column != "strategy" else "left"
+        table.add_column(column, justify=justify, overflow="fold")
     for one in status["rounds"]:
         table.add_row(
-            f"{one['number']}" + ("" if one["finished"] else " (open)"),
+            f"{one['number']}" + ("" if one["state"] == "finished" else f" ({one['state']})"),
             escape(one["strategy"]),
             f"{one['labels']['train']:,}",
             "\n".join(f"{stage} {_estimate(a)}" for stage, a in one["auroc"].items()) or "–",

@@ -19,7 +19,7 @@ from typing import TypeAlias
 from ssl_core.errors import ConfigError, ImportRefusedError
 from ssl_core.records import Task
 
-MOST_FINDINGS = 100
+MOST_FINDINGS, LONGEST_NAME = 100, 100
 
 Labels: TypeAlias = tuple[float, ...]
 Refusal: TypeAlias = tuple[int, str, str]  # line, path, reason
@@ -305,7 +305,7 @@ def _multi_class(values: Sequence[str], column: str) -> tuple[Task, Meanings]:
             f"Column {_show(column)} holds the one class {_show(values[0])}; at least two are "
             "needed."
         )
-    _check_count(values, column, "classes; is it the right column?")
+    _check_names(values, column, "classes; is it the right column?")
     meanings: dict[str, Labels | str] = {
         value: tuple(float(value == other) for other in values) for value in values
     }
@@ -325,7 +325,7 @@ def _multi_label(values: Sequence[str], columns: Columns) -> tuple[Task, Meaning
         )
     if not findings:
         raise ImportRefusedError(f"Column {_show(column)} lists no finding in any row.")
-    _check_count(findings, column, "findings; are the column and the separator right?")
+    _check_names(findings, column, "findings; are the column and the separator right?")
     meanings: dict[str, Labels | str] = {"": (math.nan,) * len(findings)}
     for value, listed in words.items():
         if columns.negative in listed and listed.intersection(findings):
@@ -337,7 +337,13 @@ def _multi_label(values: Sequence[str], columns: Columns) -> tuple[Task, Meaning
     return Task("multi_label", findings), meanings
 
 
-def _check_count(names: Sequence[str], column: str, what: str) -> None:
+def _check_names(names: Sequence[str], column: str, what: str) -> None:
+    longest = max(names, key=len)
+    if len(longest) > LONGEST_NAME:
+        raise ImportRefusedError(
+            f"Column {_show(column)} holds {_show(longest)} of {len(longest):,} characters among "
+            f"its {what} (at most {LONGEST_NAME})"
+        )
     if len(names) > MOST_FINDINGS:
         raise ImportRefusedError(
             f"Column {_show(column)} holds {len(names)} {what} (at most {MOST_FINDINGS}; "

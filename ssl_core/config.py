@@ -114,10 +114,12 @@ def ledger_url(config: Config, root: Path) -> str:
     """The database address of a workspace's ledger.
 
     Raises:
-        ConfigError: the address holds a password.
+        ConfigError: the address is of another kind, or holds a password.
     """
     if config.ledger == "sqlite":
         return f"sqlite:///{root / 'ledger.db'}"
+    if not config.ledger.startswith(("postgresql://", "postgresql+psycopg://")):
+        raise ConfigError("ledger is neither 'sqlite' nor postgresql://USER@HOST/NAME: give one.")
     if re.search(r"://[^@]*:[^@]*@|[?&]\w*password=", config.ledger):
         raise ConfigError(
             "ledger holds a password: leave it out of the address and set PGPASSWORD instead."

@@ -77,7 +77,8 @@ class ImageStore:
     """Every item's pixels, `(N, C, size, size)` uint8, in the order of `ids`."""
 
     def __init__(self, folder: Path, index: _Index, array: npt.NDArray[np.uint8]) -> None:
-        self.ids, self.size, self.channels = index.ids, index.size, index.channels
+        self.ids, self.size = index.ids, index.size
+        self.fit, self.channels = index.fit, index.channels
         self.array = array
         self.folder = folder
         self._rows = {item_id: row for row, item_id in enumerate(index.ids)}
@@ -118,7 +119,7 @@ class ImageStore:
         except OSError as error:
             raise WorkspaceError(
                 f"The image store {str(folder)!r} cannot be written ({error.strerror}); "
-                "mend that and run again, finished images are kept."
+                "mend that and run again."
             ) from error
         asked = set(wanted.ids)
         refused = [one for one in index.refused if one.id in asked] or refused
@@ -131,16 +132,20 @@ class ImageStore:
         """Map a finished store for reading. Raises `WorkspaceError` for any other."""
         index = _read_index(folder)
         if index is None:
-            raise WorkspaceError(f"There is no image store in {str(folder)!r}; build it first.")
+            raise WorkspaceError(
+                f"There is no image store in {str(folder)!r}; put that folder back from a copy, or "
+                "import the images again."
+            )
         if not _whole(folder, index):
             raise WorkspaceError(
-                f"The image store {str(folder)!r} has files of the wrong size; build it again."
+                f"The image store {str(folder)!r} has files of the wrong size; put that folder "
+                "back from a copy, or import the images again."
             )
         done = int(np.count_nonzero(_flags(folder)))
         if done < len(index.ids):
             raise WorkspaceError(
                 f"The image store {str(folder)!r} is unfinished ({done} of {len(index.ids)} "
-                "images); build it again to go on."
+                "images); import the images again to go on."
             )
         return cls(folder, index, _mapped(folder, index))
 

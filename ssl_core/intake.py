@@ -16,7 +16,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from ssl_core.errors import ImageError, ImportRefusedError
+from ssl_core.errors import ConfigError, ImageError, ImportRefusedError
 from ssl_core.records import SPLITS, Item, Split, Task
 from ssl_core.source import ImageSource
 from ssl_core.splits import OFFICIAL_WORDS, draw_splits, keep_official
@@ -148,8 +148,10 @@ def take_in(
     all of them are refused. Without a patient column each item is its own group.
 
     Raises `ImportRefusedError` for unreadable images, a patient on both sides of an official
-    split (see `policy` for both), no usable row, no official train or vault, or an empty pool.
+    split (see `policy` for both), no usable row, no official train or vault, or an empty pool;
+    `ConfigError` for shares that are none.
     """
+    _check_shares(policy)
     readable, unreadable = _part_unreadable(manifest.rows, digests, policy)
     usable, misplaced = _place(readable)
     entries, clashing = _fold(usable, digests)
@@ -180,6 +182,15 @@ def take_in(
     return Intake(manifest.task, items, labels, report)
 
 
+def _check_shares(policy: Policy) -> None:
+    validation, vault = policy.validation, policy.vault
+    if not (validation >= 0 and vault >= 0 and validation + vault < 1):
+        raise ConfigError(
+            f"validation {validation} and vault {vault} are to be shares of the patients: each 0 "
+            "or more, and less than 1 together."
+        )
+
+
 def _part_unreadable(
     rows: Sequence[ManifestRow], digests: Mapping[int, str | ImageError], policy: Policy
 ) -> tuple[list[ManifestRow], list[Refusal]]:
@@ -198,7 +209,7 @@ def _part_unreadable(
     if errors and not policy.skip_unreadable:
         more = f"; and {len(named) - 20} more" if len(named) > 20 else ""
         raise ImportRefusedError(
-            f"{len(named)} images cannot be read; mend them or skip unreadable images "
+            f"{len(named)} of {len(rows)} images cannot be read; mend them or skip unreadable ones "
             f"({'; '.join(named[:20])}{more})."
         )
     refused = [Refusal(r.line, r.path, errors[r.line]) for r in rows if r.line in errors]

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from sqlalchemy import Connection, Engine, Select, Table, func, insert, select
+from sqlalchemy import URL, Connection, Engine, Select, Table, func, insert, select
 
 from ssl_core import database, label_events, migrations, round_events, schema
 from ssl_core.errors import LedgerError
@@ -48,21 +48,38 @@ class Ledger:
         self.task = task
 
     @classmethod
-    def create(cls, url: str, task: Task) -> Self:
-        """Make a new, empty ledger. Raises `LedgerError` if there is one at `url`."""
+    def create(
+        cls,
+        url: str,
+        task: Task,
+        items: Iterable[Item] = (),
+        labels: Iterable[Label] = (),
+        answers: Iterable[Answer] = (),
+    ) -> Self:
+        """Make a new ledger with what `import_items` would bring in: all of it, or nothing.
+
+        Raises `LedgerError` if there is a ledger at `url`.
+        """
         place = database.parse(url)
         if place.get_backend_name() == "sqlite":
             database.new_file(place)
         with database.opening(place) as engine, database.writing(engine) as connection:
-            if migrations.version(connection) is not None:
-                raise LedgerError(
-                    f"{database.shown(place)} holds a ledger already; choose another database."
-                )
+            _refuse_used(connection, place)
             migrations.migrate(connection)
             findings = json.dumps(task.findings, ensure_ascii=False)
             row = {"id": 1, "kind": task.kind, "findings": findings, "at": schema.now()}
             connection.execute(insert(schema.meta), row)
-        return cls(engine, task)
+            ledger = cls(engine, task)
+            ledger._import(connection, items, labels, answers)
+        return ledger
+
+    @staticmethod
+    def check_vacant(url: str) -> None:
+        """Raise `LedgerError` if a server's database cannot be reached or holds a ledger."""
+        place = database.parse(url)
+        with database.opening(place) as engine, database.reading(engine) as connection:
+            _refuse_used(connection, place)
+        engine.dispose()
 
     @classmethod
     def open(cls, url: str) -> Self:
@@ -116,9 +133,7 @@ class Ledger:
                     f"The ledger holds {held} items already, and their splits never change; "
                     "import into a new workspace."
                 )
-            schema.append(connection, schema.items, items, at=schema.now())
-            self._add(connection, labels)
-            schema.append(connection, schema.answers, answers)
+            self._import(connection, items, labels, answers)
 
     def items(self, split: Split | None = None) -> list[Item]:
         """The items, of one split or all, in the order of their import."""
@@ -302,6 +317,17 @@ class Ledger:
     def _writing(self) -> AbstractContextManager[Connection]:
         return database.writing(self._engine)
 
+    def _import(
+        self,
+        connection: Connection,
+        items: Iterable[Item],
+        labels: Iterable[Label],
+        answers: Iterable[Answer],
+    ) -> None:
+        schema.append(connection, schema.items, items, at=schema.now())
+        self._add(connection, labels)
+        schema.append(connection, schema.answers, answers)
+
     def _add(self, connection: Connection, labels: Iterable[Label]) -> int:
         return label_events.append(connection, self.task, labels, round_events.latest(connection))
 
@@ -318,6 +344,13 @@ class Ledger:
         if round_number is not None:
             query = query.where(table.c.round == round_number)
         return self._fetch_numbered(record, query)
+
+
+def _refuse_used(connection: Connection, place: URL) -> None:
+    if migrations.version(connection) is not None:
+        raise LedgerError(
+            f"{database.shown(place)} holds a ledger already; choose another database."
+        )
 
 
 def _bring_up_to_date(engine: Engine) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from ssl_core.errors import ConfigError
@@ -131,16 +131,16 @@ BACKBONES: dict[str, Cut] = {
 
 
 def _small_cnn(findings: int) -> Classifier:
-    def block(inputs: int, outputs: int) -> nn.Sequential:
-        return nn.Sequential(
-            nn.Conv2d(inputs, outputs, 3, padding=1, bias=False),
-            nn.BatchNorm2d(outputs),
-            nn.ReLU(inplace=True),
-            nn.MaxPool2d(2),
-        )
+    """Four blocks for small pictures; the first strides, as full size costs most on a CPU."""
 
-    widths = (3, 16, 32, 64, 128)
-    blocks: list[nn.Module] = [block(a, b) for a, b in pairwise(widths)]
+    def norm(convolution: nn.Conv2d) -> list[nn.Module]:
+        return [convolution, nn.BatchNorm2d(convolution.out_channels), nn.ReLU(inplace=True)]
+
+    widths = (16, 32, 64, 128)
+    blocks: list[nn.Module] = [nn.Sequential(*norm(nn.Conv2d(3, 16, 5, 2, 2, bias=False)))]
+    for a, b in pairwise(widths):
+        convolution = nn.Conv2d(a, b, 3, padding=1, bias=False)
+        blocks.append(nn.Sequential(*norm(convolution), nn.MaxPool2d(2)))
     return Classifier("small_cnn", blocks, widths[-1], findings)
 
 
@@ -242,7 +242,8 @@ def save_model(model: Classifier, folder: Path) -> str:
     folder.mkdir(parents=True, exist_ok=True)
     target = folder / f"{identity}.safetensors"
     scratch = folder / f".{identity}.{os.getpid()}.tmp"
-    save_file(state, scratch, metadata={"backbone": model.backbone, "id": identity})
+    written = save(state, metadata={"backbone": model.backbone, "id": identity})
+    scratch.write_bytes(written)  # unlike `save_file`, a full disk is an OSError
     scratch.replace(target)
     return identity
 

@@ -12,23 +12,20 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-from pathlib import Path
 
-from filelock import FileLock, Timeout
-
-from ssl_core import strategies
 from ssl_core.distributed import barrier, is_main
 from ssl_core.errors import WorkspaceError
+from ssl_core.preflight import check_settings, check_task
 from ssl_core.progress import Progress, Report, silent
 from ssl_core.recipes import Fit, plan
 from ssl_core.records import Round, Stage
 from ssl_core.source import ReadingRoom
-from ssl_core.turn import Turn, replay
+from ssl_core.turn import Turn, can_teach, replay
 from ssl_core.work import Made, evaluate_stage, fit_stage, pseudo_label_stage, select_stage
-from ssl_core.workspace import Workspace
+from ssl_core.workspace import Workspace, one_process, part
 
 
 def run_round(
@@ -41,10 +38,10 @@ def run_round(
 ) -> int:
     """Run the next round, or with `resume` finish the one that was interrupted.
 
-    What the room's readers have answered is taken in first. Without a training label the round
-    only selects, from features (a cold start). Otherwise the recipe's stages train, the models
-    are measured on validation and, one counted look, on the vault; then the next query is drawn
-    and put in front of the readers.
+    What the room's readers have answered is taken in first. Until the training labels hold two
+    sides of a finding there is nothing to learn, and the round only selects, from features (a cold
+    start). Otherwise the recipe's stages train, the models are measured on validation and, one
+    counted look, on the vault; then the next query is drawn and put in front of the readers.
 
     Args:
         workspace: an open workspace; no other process may run a round in it.
@@ -59,9 +56,10 @@ def run_round(
     Raises:
         WorkspaceError: another process runs a round, or an unfinished round is in the way (or,
             with `resume`, there is none).
-        TrainingError: the labels cannot train a model.
+        ConfigError: the settings cannot be used; no round was opened.
+        TrainingError: the training diverged.
     """
-    with _one_at_a_time(workspace.root):
+    with _one_at_a_time(workspace):
         turn = _begin(workspace, room, query_size, resume, report)
         ledger = workspace.ledger
         done = {stage.name for stage in ledger.stages(turn.round.number)}
@@ -84,16 +82,27 @@ def unfinished(workspace: Workspace) -> Round | None:
     return rounds[-1] if rounds and not workspace.ledger.finished(rounds[-1].number) else None
 
 
-@contextmanager
-def _one_at_a_time(root: Path) -> Iterator[None]:
-    lock = FileLock(root / ".round.lock", timeout=0)
-    try:
-        with lock if is_main() else nullcontext():
-            yield
-    except Timeout:
-        raise WorkspaceError(
-            f"Another process is running a round in {root}: wait for it, or stop it first."
-        ) from None
+def abandon_round(workspace: Workspace) -> int:
+    """Close the interrupted round as it stands, and return its number.
+
+    For a round that cannot end, as one whose training diverges: it keeps the settings that it was
+    opened with, so mending them helps the next one only. What its stages made stays on record.
+
+    Raises:
+        WorkspaceError: another process runs a round, or none was interrupted.
+    """
+    with _one_at_a_time(workspace):
+        pending = unfinished(workspace)
+        if pending is None:
+            raise WorkspaceError("There is no interrupted round to give up: leave --abandon out.")
+        workspace.ledger.finish_round(pending.number, json.dumps({"abandoned": True}))
+        folder = workspace.round_folder(pending.number)
+        shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+        return pending.number
+
+
+def _one_at_a_time(workspace: Workspace) -> AbstractContextManager[None]:
+    return one_process(workspace.root, "running a round in") if is_main() else nullcontext()
 
 
 def _begin(
@@ -106,12 +115,15 @@ def _begin(
     pending = unfinished(workspace)
     if pending and not resume:
         raise WorkspaceError(
-            f"Round {pending.number} was interrupted: finish it with `readloop round --resume`."
+            f"Round {pending.number} was interrupted: finish it with `readloop round --resume`, "
+            "or give it up with --abandon."
         )
     if resume and not pending:
         raise WorkspaceError("There is no interrupted round to resume: leave --resume out.")
     barrier()
     if pending is None and is_main():
+        check_task(workspace.ledger.task)
+        check_settings(workspace.config, len(workspace.ledger.task.findings))
         _ask(workspace, room)  # mends a push that was cut off after the last round
         workspace.ledger.add_labels(room.pull())
         workspace.ledger.open_round(_next_round(workspace, query_size))
@@ -120,18 +132,15 @@ def _begin(
 
 
 def _next_round(workspace: Workspace, query_size: int | None) -> Round:
-    config = workspace.config
+    config, ledger = workspace.config, workspace.ledger
+    items, findings = ledger.items("train"), ledger.task.findings
+    number = len(ledger.rounds()) + 1
     size = config.selection.query_size if query_size is None else query_size
-    number = len(workspace.ledger.rounds()) + 1
-    has_labels = workspace.ledger.label_counts()["train"] > 0
-    strategy = config.selection.strategy if has_labels else config.selection.cold_start
-    if strategy not in strategies.STRATEGIES:
-        raise WorkspaceError(
-            f"selection strategy {strategy!r} is unknown; "
-            f"use one of {sorted(strategies.STRATEGIES)}."
-        )
+    train = part(items, ledger.labels(), findings, workspace.images)
+    trained = can_teach(train.labels, ledger.task)
+    strategy = config.selection.strategy if trained else config.selection.cold_start
     recipe = plan(config.recipe).name
-    return Round(number, config.seed, size, strategy, recipe, config.to_json())
+    return Round(number, config.seed, min(size, len(items)), strategy, recipe, config.to_json())
 
 
 def _ask(workspace: Workspace, room: ReadingRoom) -> None:
@@ -152,7 +161,7 @@ def _ask(workspace: Workspace, room: ReadingRoom) -> None:
 def _stages(turn: Turn) -> list[tuple[str, str, Callable[[], Made]]]:
     """Name, kind and work of every stage, in order."""
     stages: list[tuple[str, str, Callable[[], Made]]] = []
-    if turn.train.labeled.any():
+    if turn.trains:
         for stage in turn.plan.stages:
             if isinstance(stage, Fit):
                 stages.append((stage.name, "fit", partial(fit_stage, turn, stage)))

@@ -7,7 +7,9 @@ a stopped simulation goes on where it was.
 
 from __future__ import annotations
 
+import hashlib
 import json
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
@@ -19,14 +21,15 @@ import numpy.typing as npt
 
 from ssl_core import metrics
 from ssl_core.config import Config, ledger_url, save_config
-from ssl_core.errors import ConfigError, WorkspaceError
+from ssl_core.errors import ConfigError, TrainingError, WorkspaceError
 from ssl_core.evidence import Difference, Estimate, PerFinding, mean_interval, paired_over_seeds
 from ssl_core.ledger import Ledger
+from ssl_core.preflight import check_settings, check_task
 from ssl_core.progress import Report, silent
 from ssl_core.recipes import plan
 from ssl_core.rounds import run_round, unfinished
 from ssl_core.source import ReadingRoom
-from ssl_core.workspace import CONFIG_FILE, Workspace, part
+from ssl_core.workspace import CONFIG_FILE, Workspace, one_process, part
 
 RoomFor = Callable[[Ledger], ReadingRoom]
 ALL = "all"
@@ -100,15 +103,19 @@ def simulate(
         room_for: makes the simulated reader of an arm's ledger.
         budgets: training labels at which models are trained, rising; "all" is the whole pool.
         strategies: names of query strategies; each is an arm, and so is the control.
-        seeds: one arm each; they vary the labels drawn, the first weights and the order.
+        seeds: one arm each; they vary the labels drawn, the first weights and the order. The same
+            seed or strategy given twice counts once.
         control: the strategy to compare with, or None.
         report: told of progress.
         on_cell: called as soon as a cell is finished (or was found finished).
 
     Raises:
         WorkspaceError: the workspace is no archive.
-        ConfigError: budgets do not rise, or exceed the pool.
+        ConfigError: budgets do not rise, or exceed the pool; there is no seed or no strategy, or
+            one of them cannot be used. Nothing was trained.
+        TrainingError: the labels of a budget cannot train a model.
     """
+    check_task(workspace.ledger.task)
     if not workspace.ledger.has_answers():
         raise WorkspaceError(
             f"{workspace.root} holds no hidden labels to replay: "
@@ -116,11 +123,19 @@ def simulate(
         )
     steps = resolve_budgets(budgets, len(workspace.ledger.items("train")))
     names = list(dict.fromkeys([*strategies, *([control] if control else [])]))
+    seeds = list(dict.fromkeys(seeds))
+    if not names or not seeds:
+        raise ConfigError("There is nothing to simulate: give at least one strategy and one seed.")
+    for strategy in names:
+        settings = arm_config(workspace.config, strategy, seeds[0])
+        check_settings(settings, len(workspace.ledger.task.findings))
+    for seed in seeds:
+        arm_config(workspace.config, names[0], seed)
     cells: list[Cell] = []
     evidence: dict[tuple[str, int, int], PerFinding] = {}
     for seed in seeds:
         for strategy in names:
-            arm = open_arm(workspace, strategy, seed)
+            arm = open_arm(workspace, strategy, seed, steps)
             try:
                 for cell in _run_arm(arm, room_for(arm.ledger), steps, strategy, seed, report):
                     cells.append(cell)
@@ -154,29 +169,35 @@ def resolve_budgets(budgets: Sequence[int | str], pool: int) -> list[int]:
     return steps
 
 
-def open_arm(workspace: Workspace, strategy: str, seed: int) -> Workspace:
+def arm_config(config: Config, strategy: str, seed: int) -> Config:
+    """The configuration of one arm. Raises `ConfigError` for a seed that cannot be used."""
+    before_labels = "random" if strategy == "random" else config.selection.cold_start
+    selection = {"strategy": strategy, "cold_start": before_labels}
+    return config.changed(selection=selection, seed=seed, ledger="sqlite")
+
+
+def open_arm(workspace: Workspace, strategy: str, seed: int, steps: Sequence[int]) -> Workspace:
     """The workspace of one arm, made at the first call: same items and answers, no labels yet.
 
-    It lies under `simulations/`, in a folder named by the configuration's digest: another
-    configuration is another arm.
+    It lies under `simulations/`, in a folder named by the configuration's digest and the budgets:
+    with another configuration, or asked in other steps, the labels are others.
     """
-    before_labels = "random" if strategy == "random" else workspace.config.selection.cold_start
-    config = workspace.config.changed(
-        selection={"strategy": strategy, "cold_start": before_labels}, seed=seed, ledger="sqlite"
-    )
-    root = workspace.root / "simulations" / config.digest() / f"{strategy}-{seed}"
-    if not (root / CONFIG_FILE).is_file():
-        _make_arm(workspace.ledger, config, root)
+    config = arm_config(workspace.config, strategy, seed)
+    path = hashlib.sha256(repr(list(steps)).encode()).hexdigest()[:8]
+    root = workspace.root / "simulations" / config.digest() / f"{strategy}-{seed}-{path}"
+    root.mkdir(parents=True, exist_ok=True)
+    with one_process(root, "simulating in"):
+        if not (root / CONFIG_FILE).is_file():
+            _make_arm(workspace.ledger, config, root)
     return Workspace(root, config, Ledger.open(ledger_url(config, root)), workspace.images)
 
 
 def _make_arm(archive: Ledger, config: Config, root: Path) -> None:
-    root.mkdir(parents=True, exist_ok=True)
     for half_made in root.glob("ledger.db*"):  # the configuration, written last, makes it whole
         half_made.unlink()
     items = archive.items()
-    with Ledger.create(ledger_url(config, root), archive.task) as ledger:
-        ledger.import_items(items, answers=archive.answers([item.id for item in items]))
+    answers = archive.answers([item.id for item in items])
+    Ledger.create(ledger_url(config, root), archive.task, items, answers=answers).close()
     save_config(config, root / CONFIG_FILE)
 
 
@@ -210,6 +231,11 @@ def _cell(arm: Workspace, strategy: str, seed: int, budget: int, number: int) ->
             stages.setdefault(m.stage, {})[key] = Estimate(m.value, m.low, m.high, m.n)
     seconds = sum(stage.seconds for stage in arm.ledger.stages(number))
     labels = {str(k): v for k, v in arm.ledger.label_counts(number).items()}
+    if not stages:
+        raise TrainingError(
+            f"{strategy}, seed {seed}: the training labels at budget {budget} do not hold two "
+            "sides of any finding, so nothing could be trained: begin with a larger budget."
+        )
     return Cell(strategy, seed, budget, number, labels, stages, seconds)
 
 
@@ -225,8 +251,14 @@ def _vault_auroc(arm: Workspace, cell: Cell) -> PerFinding:
 
 def vault_scores(workspace: Workspace, number: int) -> dict[str, npt.NDArray[np.float64]]:
     """What every model of a round gave the vault's items, `(N, C)` by stage, in import order."""
-    with np.load(workspace.round_folder(number) / "vault.npz", allow_pickle=False) as arrays:
-        return {name.replace("_", " "): arrays[name] for name in arrays.files}
+    path = workspace.round_folder(number) / "vault.npz"
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return {name.replace("_", " "): arrays[name] for name in arrays.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+        raise WorkspaceError(
+            f"{path} is missing or damaged: delete {workspace.root} to simulate it afresh."
+        ) from None
 
 
 def _row(

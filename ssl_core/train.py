@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import math
 import os
 import time
@@ -327,13 +328,18 @@ class _Loop:
             }
             path.parent.mkdir(parents=True, exist_ok=True)
             scratch = path.with_suffix(f".{os.getpid()}.tmp")
-            torch.save(state, scratch)
+            written = io.BytesIO()  # on the way to a file, torch hides that the disk is full
+            torch.save(state, written)
+            scratch.write_bytes(written.getbuffer())
             scratch.replace(path)
         barrier()
 
     def restore(self, path: Path) -> _Run:
-        """Continue from what `save` wrote."""
-        state = torch.load(path, map_location=self.device.name, weights_only=True)
+        """Continue from what `save` wrote. Raises `TrainingError` for a damaged file."""
+        try:
+            state = torch.load(path, map_location=self.device.name, weights_only=True)
+        except Exception:  # damaged bytes raise whatever they happen to spell
+            raise TrainingError(f"{path} is damaged: delete it; its stage starts over.") from None
         self.student.load_state_dict(state["student"])
         if self.average is not None:
             self.average.load_state_dict(state["average"])

@@ -14,9 +14,9 @@ from ssl_core.models import Classifier, build_model
 from ssl_core.predict import Device, Inputs, choose_device
 from ssl_core.progress import Report
 from ssl_core.recipes import Plan, plan
-from ssl_core.records import Model, Round
+from ssl_core.records import Model, Round, Task
 from ssl_core.stems import stem_array
-from ssl_core.train import derived_seed
+from ssl_core.train import derived_seed, learnable
 from ssl_core.workspace import Part, Workspace, part
 
 
@@ -42,6 +42,11 @@ class Turn:
     def pool(self) -> Part:
         """U: the items of the train pool that nobody has labeled."""
         return self.train.where(~self.train.labeled)
+
+    @property
+    def trains(self) -> bool:
+        """Whether the round has something to learn; without, it only asks."""
+        return can_teach(self.train.labels, self.workspace.ledger.task)
 
     @property
     def findings(self) -> tuple[str, ...]:
@@ -98,6 +103,11 @@ class Turn:
         chance |= {label.item_id for label in imported if label.source == "import"}
         drawn = np.array([item_id in chance for item_id in self.train.ids], dtype=bool)
         return np.concatenate([self.train.labels[drawn], self.validation.labels])
+
+
+def can_teach(labels: npt.NDArray[np.float64], task: Task) -> bool:
+    """Whether labels `(N, C)` hold two sides of any finding: without, no model can be trained."""
+    return bool(learnable(labels, exclusive=task.exclusive).any())
 
 
 def replay(workspace: Workspace, round_: Round, report: Report) -> Turn:

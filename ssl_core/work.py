@@ -242,7 +242,7 @@ def _pool_view(turn: Turn, strategy: str) -> strategies.PoolView:
     pool = turn.pool
     if not needs:
         return strategies.PoolView(len(pool.ids), turn.exclusive)
-    trained = bool(turn.train.labeled.any())
+    trained = turn.trains
     model = turn.student() if trained else turn.fresh_model("features")
     model = model.to(turn.device.name)
     ask = partial(

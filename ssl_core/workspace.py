@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from filelock import FileLock, Timeout
 
 from ssl_core.config import Config, ledger_url, load_config
-from ssl_core.errors import WorkspaceError
+from ssl_core.errors import ConfigError, WorkspaceError
 from ssl_core.images import ImageStore
 from ssl_core.ledger import Ledger
 from ssl_core.models import Classifier, load_model
@@ -19,6 +21,7 @@ from ssl_core.records import Item, Label, Model
 CONFIG_FILE = "readloop.toml"
 IMAGES_FOLDER = "images"
 MODELS_FOLDER = "models"
+LOCK_FILE = ".round.lock"
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -42,8 +45,19 @@ class Workspace:
         return self.root / "rounds" / f"{number:04d}"
 
     def load(self, model: Model) -> Classifier:
-        """Read a model of the ledger, in evaluation mode."""
-        return load_model(self.root / model.path, model.backbone, len(self.ledger.task.findings))
+        """Read a model of the ledger, in evaluation mode.
+
+        Raises:
+            WorkspaceError: its file is missing or damaged.
+        """
+        path, findings = self.root / model.path, len(self.ledger.task.findings)
+        try:
+            return load_model(path, model.backbone, findings)
+        except ConfigError:
+            raise WorkspaceError(
+                f"The model file {path} is missing or damaged: put it back from a copy, or run "
+                "another round."
+            ) from None
 
 
 def open_workspace(root: Path) -> Workspace:
@@ -56,8 +70,31 @@ def open_workspace(root: Path) -> Workspace:
     if not (root / CONFIG_FILE).is_file():
         raise WorkspaceError(f"{root} is not a workspace: make one with `readloop init {root}`.")
     config = load_config(root / CONFIG_FILE)
-    images = ImageStore.open(root / IMAGES_FOLDER)
-    return Workspace(root, config, Ledger.open(ledger_url(config, root)), images)
+    store, said = ImageStore.open(root / IMAGES_FOLDER), config.images
+    if (said.size, said.fit, said.channels) != (store.size, store.fit, store.channels):
+        raise ConfigError(
+            f"{root / CONFIG_FILE}: the images are kept with size = {store.size}, fit = "
+            f"{store.fit!r} and channels = {store.channels}: put that back under [images], or "
+            "make another workspace."
+        )
+    return Workspace(root, config, Ledger.open(ledger_url(config, root)), store)
+
+
+@contextmanager
+def one_process(root: Path, doing: str) -> Iterator[None]:
+    """Hold a folder against other processes; `doing` is for the message, as "running a round in".
+
+    Raises:
+        WorkspaceError: another process holds it.
+    """
+    lock = FileLock(root / LOCK_FILE, timeout=0)
+    try:
+        with lock:
+            yield
+    except Timeout:
+        raise WorkspaceError(
+            f"Another process is {doing} {root}: wait for it, or stop it first."
+        ) from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,10 +128,21 @@ class Part:
 def part(
     items: Sequence[Item], labels: Sequence[Label], findings: Sequence[str], images: ImageStore
 ) -> Part:
-    """Align items with their pixels and labels."""
+    """Align items with their pixels and labels.
+
+    Raises:
+        WorkspaceError: an item has no pixels in the store.
+    """
     ids = tuple(item.id for item in items)
     groups = tuple(item.group for item in items)
-    return Part(ids, groups, images.positions(ids), label_matrix(ids, labels, findings))
+    try:
+        rows = images.positions(ids)
+    except KeyError as error:
+        raise WorkspaceError(
+            f"The ledger and the images are not of one import ({error.args[0]}): put back the "
+            "folder that belongs to the ledger."
+        ) from None
+    return Part(ids, groups, rows, label_matrix(ids, labels, findings))
 
 
 def label_matrix(

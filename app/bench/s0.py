@@ -110,7 +110,7 @@ def table(rows: Sequence[dict[str, Any]], seeds: int) -> Table:
         result.add_column(column, justify="left" if column == "split" else "right")
     for row in rows:
         cells = [
-            show.interval(Estimate(*row[name][stage], row["seeds"]))
+            show.interval(Estimate(*row[name][stage], row["seeds"]), "\n")
             for name in ("auroc", "accuracy")
             for stage in stages
         ]

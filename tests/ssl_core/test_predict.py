@@ -20,7 +20,7 @@ from ssl_core.predict import (
     validation_scorer,
 )
 
-SIZE = 16
+SIZE = 24
 STILL = Augmentation(flip=0, rotation=0, translation=0, scale=(1.0, 1.0), perspective=0)
 CPU = Device("cpu", batch_size=4)
 PIXELS = np.random.default_rng(0).integers(0, 256, (20, 1, SIZE, SIZE), dtype=np.uint8)
@@ -89,7 +89,8 @@ def test_the_batch_size_makes_no_difference(tta, batch_size):
 def test_a_memory_map_is_read_as_it_lies(tmp_path):
     np.save(tmp_path / "pixels.npy", PIXELS)
     mapped = np.load(tmp_path / "pixels.npy", mmap_mode="r")
-    one, other = (predict(network(), p, ROWS, exclusive=False, device=CPU) for p in (PIXELS, mapped))  # fmt: skip
+    one = predict(network(), PIXELS, ROWS, exclusive=False, device=CPU)
+    other = predict(network(), mapped, ROWS, exclusive=False, device=CPU)
     np.testing.assert_array_equal(one.probabilities, other.probabilities)
 
 
@@ -186,7 +187,7 @@ def test_probabilities_and_features_are_means_over_views():
 def test_ten_crop_shows_the_model_seven_eighths():
     model = Mean()
     predict(model, PIXELS, ROWS[:3], exclusive=False, device=CPU, tta="ten_crop")
-    assert model.shapes == [(3, 1, 14, 14)] * 10
+    assert model.shapes == [(3, 1, 21, 21)] * 10
 
 
 def test_the_mean_over_views_by_another_way():

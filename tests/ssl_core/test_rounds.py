@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ssl_core.errors import Cancelled, TrainingError, WorkspaceError
+from ssl_core.errors import Cancelled, ConfigError, WorkspaceError
 from ssl_core.progress import Progress
 from ssl_core.rounds import run_round, unfinished
 from ssl_core.simulate import vault_scores
@@ -293,12 +293,18 @@ def test_the_whole_pool_labeled_the_teacher_stands_in(tmp_path):
     assert workspace.ledger.selections(number) == []
 
 
-def test_one_class_only_is_a_sentence(tmp_path):
+def test_labels_of_one_side_alone_make_a_round_that_only_asks(tmp_path):
     root = toy.make(tmp_path / "w")
     workspace, room = toy.opened(root)
     run_round(workspace, room, query_size=1)
-    with pytest.raises(TrainingError, match=r"1 training labels hold no .* item of Spot"):
-        run_round(workspace, room)
+    number = run_round(workspace, room, query_size=20)
+    assert [s.name for s in workspace.ledger.stages(number)] == ["select"]
+    assert workspace.ledger.rounds()[-1].strategy == "cold_start"
+    first, second = (workspace.ledger.selections(n) for n in (1, 2))
+    assert len({s.item_id for s in (*first, *second)}) == 21
+    number = run_round(workspace, room, query_size=1)
+    assert workspace.ledger.rounds()[-1].strategy == "margin"
+    assert "evaluate" in [s.name for s in workspace.ledger.stages(number)]
 
 
 def test_several_findings_one_of_them_never_seen(tmp_path):
@@ -345,7 +351,7 @@ def test_an_unknown_strategy_is_refused_before_the_round_opens(one_round, tmp_pa
     workspace, room = toy.opened(root)
     config = workspace.config.changed(selection={"strategy": "marjin"})
     workspace = type(workspace)(root, config, workspace.ledger, workspace.images)
-    with pytest.raises(WorkspaceError, match="'marjin' is unknown; use one of"):
+    with pytest.raises(ConfigError, match="'marjin' is unknown; use one of"):
         run_round(workspace, room)
     assert len(workspace.ledger.rounds()) == 1
 

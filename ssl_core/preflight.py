@@ -1,0 +1,85 @@
+"""What is bound to fail is refused before anything is made with it.
+
+A round keeps the settings that it was opened with. One that was opened with a network that does
+not exist could never end, whatever is mended afterwards.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from ssl_core.config import Config, ledger_url
+from ssl_core.errors import ConfigError, WorkspaceError
+from ssl_core.models import build_model
+from ssl_core.predict import choose_device, tta_views
+from ssl_core.recipes import Plan, plan
+from ssl_core.records import Task
+from ssl_core.strategies import NEEDS
+
+
+def check_settings(config: Config, findings: int) -> None:
+    """Try out what a round of C = `findings` would use.
+
+    Raises:
+        ConfigError: the strategies, the recipe, the network, the device or the ledger's address
+            cannot be used as configured; one sentence.
+    """
+    ledger_url(config, Path())
+    _check_strategies(config)
+    _check_network(config, plan(config.recipe), findings)
+    _check_device(config.compute.device)
+
+
+def check_task(task: Task) -> None:
+    """Refuse a task that can be imported, but not trained yet.
+
+    Raises:
+        WorkspaceError: the task is segmentation.
+    """
+    if task.kind == "segmentation":
+        raise WorkspaceError(
+            "Segmentation is not trained by this version: the masks stay in the workspace until "
+            "one that does."
+        )
+
+
+def _check_strategies(config: Config) -> None:
+    selection = config.selection
+    for key, name in (("strategy", selection.strategy), ("cold_start", selection.cold_start)):
+        if name not in NEEDS:
+            raise ConfigError(
+                f"selection.{key} = {name!r} is unknown; use one of {', '.join(sorted(NEEDS))}."
+            )
+    if "probabilities" in NEEDS[selection.cold_start]:
+        usable = ", ".join(sorted(n for n in NEEDS if "probabilities" not in NEEDS[n]))
+        raise ConfigError(
+            f"selection.cold_start = {selection.cold_start!r} needs a trained model, and the first "
+            f"round has none; use one of {usable}."
+        )
+
+
+def _check_network(config: Config, recipe: Plan, findings: int) -> None:
+    images, backbone = config.images, config.model.backbone
+    network = build_model(backbone, findings, weights=config.model.weights).eval()
+    for stage in recipe.fits:
+        network.freeze(stage.schedule.frozen_blocks, norm=False)
+    blank = torch.zeros(1, images.channels, images.size, images.size)
+    try:
+        with torch.inference_mode():
+            network(next(tta_views(blank, recipe.tta)))
+    except RuntimeError:
+        raise ConfigError(
+            f"images.size = {images.size} is too small for {backbone} with tta = {recipe.tta!r}: "
+            "choose a larger size or another network."
+        ) from None
+
+
+def _check_device(wanted: str) -> None:
+    try:
+        torch.zeros(1, device=choose_device(wanted)).item()
+    except (RuntimeError, AssertionError, NotImplementedError):
+        raise ConfigError(
+            f"compute.device = {wanted!r} cannot be used on this machine: use 'auto' or 'cpu'."
+        ) from None
