@@ -16,6 +16,7 @@ from rich.markup import escape
 
 from app import export as exporting
 from app import show
+from app.arguments import numbers, words
 from app.bench import cli as bench
 from app.initialise import Settings, initialise
 from app.memory import keep_freed_memory
@@ -62,7 +63,7 @@ def run(arguments: Sequence[str]) -> int:
         if code == STOPPED:  # typer returns what Ctrl-C would have raised
             raise KeyboardInterrupt
     except UsageFault as error:
-        return _refuse(" ".join(error.format_message().split()))
+        return _refuse(" ".join(error.format_message().split()).rstrip(".") + ".")
     except ReadloopError as error:
         return _refuse(str(error))
     except OSError as error:  # no permission, no space, a file where a folder should be
@@ -140,7 +141,7 @@ def init(
         positive=positive or None,
         findings_column=findings_column or None,
         separator=separator,
-        findings=tuple(f.strip() for f in findings.split(",") if f.strip()),
+        findings=tuple(words(findings)),
         negative=negative,
         mask=mask_column or None,
         split=split_column or None,
@@ -245,9 +246,9 @@ def simulate_(
         found = simulate(
             ws,
             room_for,
-            budgets=_words(budgets),
-            strategies=_words(strategy),
-            seeds=_numbers(seeds, "--seeds"),
+            budgets=words(budgets),
+            strategies=words(strategy),
+            seeds=numbers(seeds, "--seeds"),
             control=control or None,
             report=report,
             on_cell=_print_cell,
@@ -280,17 +281,6 @@ def _print_cell(cell: Cell) -> None:
     auroc = show.interval(cell.stages[student]["auroc"])
     where = f"{cell.strategy}, seed {cell.seed}, {cell.budget} labels"
     print(f"{where}: {student} AUROC {auroc}, {show.duration(cell.seconds)}", file=sys.stderr)
-
-
-def _words(text: str) -> list[str]:
-    return [word.strip() for word in text.split(",") if word.strip()]
-
-
-def _numbers(text: str, option: str) -> list[int]:
-    try:
-        return [int(word) for word in _words(text)]
-    except ValueError:
-        raise ConfigError(f"{option} {text!r}: give whole numbers, by commas.") from None
 
 
 @cli.command()

@@ -88,8 +88,8 @@ def _remarks(ws: Workspace) -> Iterator[str]:
     labels = ledger.label_counts(number)["train"]
     if number and labels and not ledger.measurements(number) and _state(ws, number) == "finished":
         yield (
-            f"Round {number} trained nothing, it only asked: its {labels:,} labels do not hold "
-            "two sides of any finding."
+            f"Round {number} trained nothing, it only asked: the training labels ({labels:,}) do "
+            "not hold two sides of any finding."
         )
     if ledger.label_counts()["train"] == len(ledger.items("train")):
         yield "Every item of the pool is labeled: there is nothing left to ask."

@@ -242,7 +242,8 @@ def save_model(model: Classifier, folder: Path) -> str:
     folder.mkdir(parents=True, exist_ok=True)
     target = folder / f"{identity}.safetensors"
     scratch = folder / f".{identity}.{os.getpid()}.tmp"
-    written = save(state, metadata={"backbone": model.backbone, "id": identity})
+    # One entry of metadata: with more, their order and so the file's bytes change by chance.
+    written = save(state, metadata={"backbone": model.backbone})
     scratch.write_bytes(written)  # unlike `save_file`, a full disk is an OSError
     scratch.replace(target)
     return identity

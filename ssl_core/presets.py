@@ -66,7 +66,7 @@ PRESETS: dict[str, dict[str, Any]] = {
             "name": "teacher_student",
             "teacher": {**_TINY, "epochs": 16, "epoch_steps": 25},
             "intermediate": {**_TINY, "epochs": 10, "epoch_steps": 25, "decay": 0.85},
-            "student": {**_TINY, "epochs": 4, "epoch_steps": 25, "learning_rate": 1e-3},
+            "student": {**_TINY, "epochs": 10, "epoch_steps": 25, "decay": 0.85},
             "tta": "flip",
             "augmentation": {
                 "rotation": 8.0,

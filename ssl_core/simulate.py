@@ -110,7 +110,7 @@ def simulate(
         on_cell: called as soon as a cell is finished (or was found finished).
 
     Raises:
-        WorkspaceError: the workspace is no archive.
+        WorkspaceError: the workspace is no archive, or has no vault.
         ConfigError: budgets do not rise, or exceed the pool; there is no seed or no strategy, or
             one of them cannot be used. Nothing was trained.
         TrainingError: the labels of a budget cannot train a model.
@@ -120,6 +120,11 @@ def simulate(
         raise WorkspaceError(
             f"{workspace.root} holds no hidden labels to replay: "
             "make the workspace with `readloop init --archive`."
+        )
+    if not workspace.ledger.items("vault"):
+        raise WorkspaceError(
+            f"{workspace.root} has no vault, so nothing could be compared: make the workspace with "
+            "a --vault above 0."
         )
     steps = resolve_budgets(budgets, len(workspace.ledger.items("train")))
     names = list(dict.fromkeys([*strategies, *([control] if control else [])]))

@@ -161,7 +161,10 @@ def fit(
             ends_epoch = run.step % loop.steps == 0
             if ends_epoch:
                 loop.settle(run.step, stage)
-                _end_epoch(run, loop, score(loop.validated), validation.targets)
+                scores = score(loop.validated)
+                if not np.isfinite(scores).all():  # of weights that are finite, but only just
+                    raise _diverged(stage, run.step)
+                _end_epoch(run, loop, scores, validation.targets)
             if checkpoint and (ends_epoch or time.monotonic() - saved > checkpoint_seconds):
                 loop.save(run, checkpoint)
                 saved = time.monotonic()

@@ -12,6 +12,9 @@ import pytest
 
 from tests import postgres
 
+# Test processes share the cores already; more threads in each would fight over them.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[str]:

@@ -9,6 +9,8 @@ from typing import Annotated
 import typer
 
 from app import show
+from app.arguments import numbers, words
+from ssl_core.errors import ConfigError
 
 cli = typer.Typer(help="Benchmarks that print a table.")
 
@@ -16,12 +18,15 @@ cli = typer.Typer(help="Benchmarks that print a table.")
 @cli.command()
 def augment(
     sizes: Annotated[str, typer.Option(help="Sides in pixels, by commas.")] = "28,64,256",
-    batch: Annotated[int, typer.Option(help="Images a batch.")] = 64,
+    batch: Annotated[int, typer.Option(min=1, help="Images a batch.")] = 64,
 ) -> None:
     """Compare the augmentation's speed with the same transforms in kornia."""
     from app.bench import augment as bench  # kornia is slow to import, and for developers only
 
-    rows = bench.run(sizes=tuple(int(size) for size in sizes.split(",")), batch=batch)
+    sides = tuple(numbers(sizes, "--sizes"))
+    if not sides or min(sides) < 8:
+        raise ConfigError(f"--sizes {sizes!r}: give sides of 8 pixels or more.")
+    rows = bench.run(sizes=sides, batch=batch)
     show.console.print(bench.table(rows))
 
 
@@ -44,9 +49,9 @@ def s0(
             out,
             weights=weights,
             preset=preset,
-            seeds=[int(seed) for seed in seeds.split(",")],
-            budgets=budgets.split(","),
-            splits=splits.split(","),
+            seeds=numbers(seeds, "--seeds"),
+            budgets=words(budgets),
+            splits=words(splits),
             report=report,
         )
     show.console.print(bench.table(rows, len(seeds.split(","))))

@@ -12,6 +12,7 @@ from app import show
 from app.initialise import Settings, initialise
 from app.rooms import room_for
 from connectors.manifest import Columns
+from ssl_core.errors import ConfigError
 from ssl_core.evidence import Estimate
 from ssl_core.intake import Policy
 from ssl_core.progress import Report
@@ -47,6 +48,8 @@ def run(
     report: Report,
 ) -> list[dict[str, Any]]:
     """Measure every cell that is not finished yet; return one plain row a split and budget."""
+    if not splits or not ANCHORS.keys() >= set(splits):
+        raise ConfigError(f"--splits {','.join(splits)!r}: give grouped, official or both.")
     rows: list[dict[str, Any]] = []
     for split in splits:
         workspace = out / f"{split}-{preset}"

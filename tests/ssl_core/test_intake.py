@@ -183,7 +183,7 @@ def test_unreadable_images_are_each_named():
     errors = {2: ImageError("2.png is no picture."), 3: ImageError("3.png is a bomb.")}
     with pytest.raises(ImportRefusedError) as caught:
         intake([row(2), row(3), *filler()], digests=errors)
-    assert str(caught.value).startswith("2 images cannot be read")
+    assert str(caught.value).startswith("2 of 22 images cannot be read")
     assert "(line 2: 2.png is no picture; line 3: 3.png is a bomb)." in str(caught.value)
 
 
@@ -202,7 +202,7 @@ def test_a_wrong_folder_is_one_short_sentence():
         intake(filler(), policy, digests=errors)
     one_good = [row(2), *filler(30)]
     errors = {r.line: ImageError("gone.") for r in one_good[1:]}
-    with pytest.raises(ImportRefusedError, match=r"30 images .*; and 10 more"):
+    with pytest.raises(ImportRefusedError, match=r"30 of 31 images .*; and 10 more"):
         intake(one_good, digests=errors)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import re
 from functools import cache
+from pathlib import Path
 from urllib.error import URLError
 
 import numpy as np
@@ -358,11 +359,12 @@ def test_the_id_is_the_contents(tmp_path):
 
 
 def test_a_save_that_is_cut_off_leaves_no_model(tmp_path, monkeypatch):
-    def cut_off(state, path, metadata):
-        path.write_bytes(b"half")
+    def cut_off(path, content):
+        with path.open("wb") as file:
+            file.write(content[:9])
         raise OSError("disk is full")
 
-    monkeypatch.setattr(models, "save_file", cut_off)
+    monkeypatch.setattr(Path, "write_bytes", cut_off)
     with pytest.raises(OSError, match="full"):
         save_model(build_model("small_cnn", 1), tmp_path)
     assert not list(tmp_path.glob("*.safetensors"))

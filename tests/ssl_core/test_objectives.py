@@ -104,7 +104,7 @@ def test_bf16_logits_give_a_float32_loss(name, task):
 
 
 @every_objective
-def test_an_objective_works_without_a_teacher_or_says_so(name):
+def test_without_a_teacher_the_loss_is_still_a_number(name):
     batch = batch_of("binary")
     student, _ = networks(batch)
     assert OBJECTIVES[name](student, None, batch).isfinite()
