@@ -167,7 +167,8 @@ def init(
         intake = initialise(workspace, images, manifest, columns, policy, settings, report)
     show.console.print(show.import_table(intake.report))
     _print_import(intake.report)
-    print(f"Made {workspace}. Next: readloop round {workspace}")
+    trains = intake.task.kind != "segmentation"
+    print(f"Made {workspace}." + (f" Next: readloop round {workspace}" if trains else ""))
 
 
 def _group(column: str, no_groups: bool) -> str | None:

@@ -110,17 +110,20 @@ def _present(
 
 
 def prediction_table(found: dict[str, Any]) -> Table:
-    """One line an image."""
-    findings = list(found["thresholds"])
+    """One line a finding of each image: with many findings, columns would not fit a terminal."""
     table = Table(title=f"model {found['model'][:12]}, round {found['round']}")
     table.add_column("image", overflow="fold")
-    for finding in findings:
-        table.add_column(escape(finding), justify="right", overflow="fold")
-    table.add_column("present at the threshold", overflow="fold")
+    table.add_column("finding", overflow="fold")
+    for column in ("probability", "threshold", "present"):
+        table.add_column(column, justify="right")
     for image in found["images"]:
-        values = [show.number(image["probabilities"][f]) for f in findings]
-        present = ", ".join(image["present"]) or "none"
-        table.add_row(escape(_plain(image["path"])), *values, escape(present))
+        name = escape(_plain(image["path"]))
+        for finding, probability in image["probabilities"].items():
+            present = "yes" if finding in image["present"] else ""
+            values = (show.number(probability), show.number(found["thresholds"][finding]))
+            table.add_row(name, escape(finding), *values, present)
+            name = ""
+        table.add_section()
     return table
 
 

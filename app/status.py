@@ -78,6 +78,8 @@ def _state(ws: Workspace, number: int) -> str:
 
 def _next(ws: Workspace) -> str:
     pending = unfinished(ws)
+    if ws.ledger.task.kind == "segmentation":
+        return "Segmentation is not trained by this version."
     if pending:
         return f"Round {pending.number} was interrupted: readloop round {ws.root} --resume"
     return "\n".join([*_remarks(ws), f"Next: readloop round {ws.root}"])

@@ -16,7 +16,8 @@ from ssl_core.progress import Report
 from ssl_core.recipes import Plan, plan
 from ssl_core.records import Model, Round, Task
 from ssl_core.stems import stem_array
-from ssl_core.train import derived_seed, learnable
+from ssl_core.steps import derived_seed
+from ssl_core.train import learnable
 from ssl_core.workspace import Part, Workspace, part
 
 

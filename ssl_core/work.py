@@ -20,7 +20,8 @@ from ssl_core.recipes.stages import LABELS, Fit, PseudoLabel
 from ssl_core.records import Measurement, Model, Selection, Split
 from ssl_core.records import PseudoLabel as PseudoLabelRow
 from ssl_core.selection import draw
-from ssl_core.train import Examples, fit, learnable
+from ssl_core.steps import Examples
+from ssl_core.train import fit, learnable
 from ssl_core.turn import Turn
 from ssl_core.workspace import MODELS_FOLDER, Part, part
 

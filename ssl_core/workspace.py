@@ -48,15 +48,15 @@ class Workspace:
         """Read a model of the ledger, in evaluation mode.
 
         Raises:
-            WorkspaceError: its file is missing or damaged.
+            WorkspaceError: its file is missing, damaged or of another network.
         """
         path, findings = self.root / model.path, len(self.ledger.task.findings)
         try:
             return load_model(path, model.backbone, findings)
         except ConfigError:
             raise WorkspaceError(
-                f"The model file {path} is missing or damaged: put it back from a copy, or run "
-                "another round."
+                f"The model file {path} is missing, damaged or of another version: put it back "
+                "from a copy, or run another round."
             ) from None
 
 

@@ -11,7 +11,8 @@ from ssl_core.augment import Augmentation
 from ssl_core.models import build_model
 from ssl_core.objectives import supervised
 from ssl_core.predict import Device, predict
-from ssl_core.train import Examples, Schedule, fit
+from ssl_core.steps import Examples, Schedule
+from ssl_core.train import fit
 
 NAN = math.nan
 SIZE = 16

@@ -8,7 +8,7 @@ from ssl_core.augment import Augmentation
 from ssl_core.config import Table
 from ssl_core.objectives import Objective, supervised
 from ssl_core.predict import Tta
-from ssl_core.train import Schedule
+from ssl_core.steps import Schedule
 
 LABELS = "labels"
 """The name under which a stage trains on D, the readers' labels."""

@@ -486,7 +486,7 @@ def test_a_harmed_model_is_not_exported(trained, images, tmp_path, capsys, harm)
         ["predict", root, images / "00.png"],
         ["export", root, "--out", tmp_path / "o"],
     ):
-        assert "is missing or damaged" in refusal(capsys, *command)
+        assert "is missing, damaged or of another version" in refusal(capsys, *command)
     assert not (tmp_path / "o").exists()
 
 

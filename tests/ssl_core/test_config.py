@@ -15,8 +15,8 @@ from ssl_core.errors import ConfigError
 from ssl_core.models import backbone_names, build_model
 from ssl_core.presets import PRESETS, preset
 from ssl_core.recipes import plan
+from ssl_core.steps import Schedule
 from ssl_core.strategies import STRATEGIES
-from ssl_core.train import Schedule
 
 LEAST = {"images": {"folder": "pictures"}}
 

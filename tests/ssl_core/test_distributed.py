@@ -27,7 +27,8 @@ from ssl_core.distributed import (
 from ssl_core.models import build_model
 from ssl_core.objectives import supervised
 from ssl_core.predict import Device, predict, predict_views
-from ssl_core.train import Examples, Schedule, fit
+from ssl_core.steps import Examples, Schedule
+from ssl_core.train import fit
 
 STILL = Augmentation(flip=0, rotation=0, translation=0, scale=(1.0, 1.0), perspective=0)
 CPU = Device("cpu", batch_size=4)

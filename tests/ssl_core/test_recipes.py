@@ -13,7 +13,7 @@ from ssl_core.errors import ConfigError
 from ssl_core.objectives import supervised
 from ssl_core.recipes import RECIPES, Fit, PseudoLabel, plan
 from ssl_core.recipes.stages import LABELS
-from ssl_core.train import Schedule
+from ssl_core.steps import Schedule
 
 EVERY = pytest.mark.parametrize("name", sorted(RECIPES))
 

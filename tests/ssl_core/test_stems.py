@@ -15,7 +15,8 @@ from ssl_core.predict import Device, predict
 from ssl_core.recipes import plan
 from ssl_core.rounds import run_round
 from ssl_core.stems import stem_array
-from ssl_core.train import Examples, Schedule, fit
+from ssl_core.steps import Examples, Schedule
+from ssl_core.train import fit
 from tests import toy
 
 DEVICE = Device(batch_size=16)

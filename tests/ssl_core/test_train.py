@@ -12,7 +12,8 @@ import torch
 from ssl_core.errors import ConfigError, TrainingError
 from ssl_core.objectives import supervised
 from ssl_core.predict import Device
-from ssl_core.train import Examples, learnable
+from ssl_core.steps import Examples
+from ssl_core.train import learnable
 from tests.training import (
     KIND,
     NAN,

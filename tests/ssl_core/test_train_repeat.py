@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from ssl_core.errors import Cancelled
-from ssl_core.train import Examples, derived_seed
+from ssl_core.steps import Examples, derived_seed
 from tests.training import (
     NAN,
     NOTHING,

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from ssl_core.objectives import supervised
-from ssl_core.train import Examples, update_average
+from ssl_core.steps import Examples, update_average
 from tests.training import (
     KIND,
     NAN,

@@ -1,0 +1,213 @@
+"""One optimisation step: what it shows the network, and the parts that it moves."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from ssl_core.augment import Augmentation, augment
+from ssl_core.config import Count, Positive, Share, Table
+from ssl_core.distributed import copy_from_main, rank, world_size
+from ssl_core.errors import TrainingError
+from ssl_core.models import Classifier
+from ssl_core.objectives import Batch, Objective
+from ssl_core.predict import Device, Inputs
+
+FloatArray = npt.NDArray[np.floating]
+NotNegative = Annotated[float, Field(ge=0)]
+
+
+class Schedule(Table):
+    """How long and how hard one stage trains; the defaults are S0's (Martins & Silva).
+
+    An epoch is a pass over the items, or `epoch_steps` steps where that is more: with tiny D, steps
+    count and not passes. After each epoch the model is validated; `learning_rate` is then
+    multiplied by `decay`. `head_rate` multiplies the rate of the last layer. `patience` epochs
+    without a better validation end the stage (0: never). `ema` > 0 trains as usual but validates
+    and returns the exponential moving average of the weights. `clip` > 0 bounds the gradient norm.
+    """
+
+    epochs: Count = 25
+    epoch_steps: Count = 1
+    batch_size: Count = 16
+    learning_rate: Positive = 1e-4
+    decay: Share = 0.9
+    head_rate: Positive = 1.0
+    optimizer: Literal["adam", "adamw", "sgd"] = "adam"
+    weight_decay: NotNegative = 0.0
+    label_smoothing: Share = 0.0
+    frozen_blocks: Annotated[int, Field(ge=0)] = 0
+    frozen_norm: bool = False
+    ema: Share = 0.0
+    clip: NotNegative = 0.0
+    patience: Annotated[int, Field(ge=0)] = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Examples:
+    """Rows of the pixel store with targets: `rows` `(N,)`, `targets` `(N, C)` in [0, 1] or NaN."""
+
+    rows: npt.NDArray[np.int64]
+    targets: FloatArray
+
+
+class Loop:
+    """The moving parts of one fit: networks, optimiser, and what step number s does with them."""
+
+    def __init__(
+        self,
+        model: Classifier,
+        pixels: Inputs,
+        training: Examples,
+        schedule: Schedule,
+        spec: Augmentation,
+        seed: int,
+        exclusive: bool,
+        device: Device,
+        objective: Objective,
+    ) -> None:
+        model.freeze(schedule.frozen_blocks, norm=schedule.frozen_norm)
+        self.student: Classifier = model.to(device.name)
+        self.student = self.student.to(memory_format=torch.channels_last)
+        self.average = deepcopy(self.student).requires_grad_(False) if schedule.ema else None
+        self.pixels, self.training, self.schedule, self.spec = pixels, training, schedule, spec
+        self.seed, self.exclusive, self.device, self.objective = seed, exclusive, device, objective
+        # Not less than one item a process; the order repeats items where there are fewer.
+        self.batch_size = max(min(schedule.batch_size, len(training.rows)), world_size())
+        self.steps = max(schedule.epoch_steps, math.ceil(len(training.rows) / self.batch_size))
+        self.optimizer = _optimizer(self.student, schedule)
+        self.network = _wrapped(self.student, device)
+        self._order: tuple[int, npt.NDArray[np.int64]] = (-1, np.empty(0, np.int64))
+
+    @property
+    def validated(self) -> Classifier:
+        """The network that is validated and kept: the average where there is one."""
+        return self.student if self.average is None else self.average
+
+    def step(self, number: int, stage: str) -> float:
+        """Do optimisation step `number`; return its loss."""
+        epoch = number // self.steps
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["first_lr"] * self.schedule.decay**epoch
+        self.student.train()
+        torch.manual_seed(derived_seed(self.seed, number, rank(), "dropout"))  # within fork_rng
+        batch = self._batch(number)
+        with self.device.mixed():
+            loss = self.objective(self.network, self.average, batch)
+        if not torch.isfinite(loss):
+            raise diverged(stage, number)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        if self.schedule.clip:
+            nn.utils.clip_grad_norm_(self.student.parameters(), self.schedule.clip)
+        self.optimizer.step()
+        if self.average is not None:
+            update_average(self.average, self.student, self.schedule.ema, number)
+        return float(loss.detach())
+
+    def settle(self, number: int, stage: str) -> None:
+        """Make what is validated one network in all processes, batch statistics too; check it."""
+        copy_from_main(self.validated.buffers())
+        if not all(bool(v.isfinite().all()) for v in self.validated.state_dict().values()):
+            raise diverged(stage, number)
+
+    def _batch(self, number: int) -> Batch:
+        epoch, position = divmod(number, self.steps)
+        if self._order[0] != epoch:
+            self._order = (epoch, self._draw_order(epoch))
+        start = position * self.batch_size
+        chosen = self._order[1][start : start + self.batch_size][rank() :: world_size()]
+        images = self.device.place(self.pixels[self.training.rows[chosen]])
+        generator = torch.Generator().manual_seed(derived_seed(self.seed, number, rank(), "views"))
+        views = self._views(images, generator).to(memory_format=torch.channels_last)
+        targets = torch.from_numpy(self.training.targets[chosen].astype(np.float32))
+        smooth = self.schedule.label_smoothing
+        if smooth:
+            targets = targets * (1 - smooth) + smooth / (targets.shape[1] if self.exclusive else 2)
+        return Batch(views, targets.to(self.device.name), self.exclusive)
+
+    def _views(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        if images.ndim < 5:
+            return augment(images, self.spec, generator)
+        which = torch.randint(images.shape[1], (len(images),), generator=generator)
+        return images[torch.arange(len(images)), which]  # of stems: the image or its mirror
+
+    def _draw_order(self, epoch: int) -> npt.NDArray[np.int64]:
+        rng = np.random.default_rng([self.seed, epoch])
+        n, wanted = len(self.training.rows), self.steps * self.batch_size
+        passes = [rng.permutation(n) for _ in range(math.ceil(wanted / n))]
+        return np.concatenate(passes)[:wanted]
+
+
+def diverged(stage: str, step: int) -> TrainingError:
+    """The error of a training that blew up."""
+    return TrainingError(
+        f"The loss of {stage} is no longer finite at step {step}: "
+        "lower its learning_rate or set clip = 1.0."
+    )
+
+
+def derived_seed(*parts: object) -> int:
+    """A seed of 63 bits named by its parts: resuming needs no generator's state."""
+    digest = hashlib.sha256(repr(parts).encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+def update_average(average: nn.Module, student: nn.Module, decay: float, step: int) -> None:
+    """Move the average one step: a ← d·a + (1-d)·s, with d = min(decay, (1+step)/(10+step)).
+
+    The warm-up of d keeps the first, random weights from lingering (Tarvainen & Valpola 2017,
+    Section 3, raise it likewise). Buffers are copied.
+    """
+    rate = 1 - min(decay, (1 + step) / (10 + step))
+    with torch.no_grad():
+        for mean, new in zip(average.parameters(), student.parameters(), strict=True):
+            mean.lerp_(new, rate)
+        for old, buffer in zip(average.buffers(), student.buffers(), strict=True):
+            old.copy_(buffer)
+
+
+def _optimizer(model: Classifier, schedule: Schedule) -> torch.optim.Optimizer:
+    body = [p for p in model.blocks.parameters() if p.requires_grad]
+    head_lr = schedule.learning_rate * schedule.head_rate
+    groups: list[dict[str, Any]] = [
+        {"params": parameters, "lr": lr, "first_lr": lr}
+        for parameters, lr in ((body, schedule.learning_rate), (model.head.parameters(), head_lr))
+    ]
+    if schedule.optimizer == "sgd":
+        return torch.optim.SGD(groups, momentum=0.9, weight_decay=schedule.weight_decay)
+    kind = torch.optim.AdamW if schedule.optimizer == "adamw" else torch.optim.Adam
+    return kind(groups, weight_decay=schedule.weight_decay)
+
+
+def _wrapped(model: Classifier, device: Device) -> nn.Module:
+    network = DistributedDataParallel(model) if world_size() > 1 else model
+    return torch.compile(network) if device.compile else network  # type: ignore[return-value]
+
+
+@contextmanager
+def reproducible() -> Iterator[None]:
+    """Deterministic kernels and a private random state while training; both put back after."""
+    before = torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    cudnn: tuple[bool, bool] = (torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark)
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
+        try:
+            yield
+        finally:
+            torch.use_deterministic_algorithms(before, warn_only=warn_only)
+            torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = cudnn
