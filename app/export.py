@@ -114,14 +114,13 @@ def prediction_table(found: dict[str, Any]) -> Table:
     table = Table(title=f"model {found['model'][:12]}, round {found['round']}")
     table.add_column("image", overflow="fold")
     table.add_column("finding", overflow="fold")
-    for column in ("probability", "threshold", "present"):
+    for column in ("probability", "present"):
         table.add_column(column, justify="right")
     for image in found["images"]:
         name = escape(_plain(image["path"]))
         for finding, probability in image["probabilities"].items():
             present = "yes" if finding in image["present"] else ""
-            values = (show.number(probability), show.number(found["thresholds"][finding]))
-            table.add_row(name, escape(finding), *values, present)
+            table.add_row(name, escape(finding), show.number(probability), present)
             name = ""
         table.add_section()
     return table

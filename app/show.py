@@ -89,11 +89,11 @@ def duration(seconds: float) -> str:
 def import_table(report: ImportReport) -> Table:
     """What came in, per split and finding."""
     columns = ("split", "finding", "items", "patients", "present", "absent", "unknown")
-    table = _table("What came in", columns, left=2)
+    made = table("What came in", columns, left=2)
     for c in report.counts:
         cells = (c.items, c.groups, c.positives, c.negatives, c.unknown)
-        table.add_row(c.split, escape(c.finding), *(f"{n:,}" for n in cells))
-    return table
+        made.add_row(c.split, escape(c.finding), *(f"{n:,}" for n in cells))
+    return made
 
 
 def label_cost_table(simulation: Simulation) -> Table:
@@ -102,7 +102,7 @@ def label_cost_table(simulation: Simulation) -> Table:
     stages = list(first.auroc)
     over = "mean of seeds, 95 % over seeds" if first.seeds > 1 else "one seed, 95 % over patients"
     held = f"{first.labels['validation']:,} validation and {first.labels['vault']:,} vault labels"
-    table = _table(
+    made = table(
         f"Label cost of {simulation.recipe}: AUROC on the vault ({over})",
         (
             "labels",
@@ -113,11 +113,11 @@ def label_cost_table(simulation: Simulation) -> Table:
         ),
         left=0,
     )
-    table.caption = f"beside the training labels: {held}; seeds: {first.seeds}"
+    made.caption = f"beside the training labels: {held}; seeds: {first.seeds}"
     for row, following in zip(simulation.rows, [*simulation.rows[1:], None], strict=True):
         ends = following is None or following.budget != row.budget
-        table.add_row(*_label_cost_cells(row, stages), end_section=ends)
-    return table
+        made.add_row(*_label_cost_cells(row, stages), end_section=ends)
+    return made
 
 
 def _label_cost_cells(row: Row, stages: Sequence[str]) -> list[str]:
@@ -126,18 +126,18 @@ def _label_cost_cells(row: Row, stages: Sequence[str]) -> list[str]:
         row.strategy,
         *(interval(row.auroc[stage], "\n") for stage in stages),
         difference(row.difference, "\n"),
-        duration(row.seconds),
+        f"{row.seconds:.0f} s",
     ]
 
 
-def _table(title: str, columns: Sequence[str], left: int) -> Table:
-    table = Table(title=title, title_justify="left", header_style="bold", box=SIMPLE_HEAD)
-    table.padding = (0, 1, 0, 0)
-    table.pad_edge = False
-
+def table(title: str, columns: Sequence[str], left: int) -> Table:
+    """An empty table of this project's look; the first `left` columns are text."""
+    made = Table(title=title, title_justify="left", header_style="bold", box=SIMPLE_HEAD)
+    made.padding = (0, 0)
+    made.pad_edge = False
     for position, column in enumerate(columns):
-        table.add_column(column, justify="left" if position < left else "right", no_wrap=True)
-    return table
+        made.add_column(column, justify="left" if position < left else "right", no_wrap=True)
+    return made
 
 
 def plot_label_cost(simulation: Simulation, path: Path) -> None:

@@ -9,6 +9,8 @@ rounds, seeds and arms of a simulation.
 from __future__ import annotations
 
 import hashlib
+import math
+import os
 from pathlib import Path
 
 import numpy as np
@@ -70,19 +72,31 @@ def _fill(
 ) -> None:
     place.mkdir(parents=True, exist_ok=True)
     path, mark = place / "stems.f16", place / "done"
-    done = int(mark.read_text()) if mark.exists() else 0
-    if done == shape[0]:
-        return
-    array = np.memmap(path, np.float16, "r+" if path.exists() else "w+", shape=shape)
-    while done < shape[0]:
-        chunk = images.array[done : done + _ROWS]
-        array[done : done + len(chunk)] = _stem(model, chunk, device)
-        array.flush()  # before the mark: a marked row is whole
-        done += len(chunk)
-        scratch = mark.with_suffix(".tmp")
-        scratch.write_text(str(done))
-        scratch.replace(mark)
-        report(Progress("frozen blocks", done, shape[0]))
+    row_bytes = math.prod(shape[1:]) * np.dtype(np.float16).itemsize
+    done = _finished_rows(path, mark, row_bytes)
+    path.touch()  # never truncated: another process may be filling it with the same
+    # Written as a file, since a full disk kills the process that writes to a memory map.
+    with path.open("r+b") as file:
+        file.seek(done * row_bytes)
+        while done < shape[0]:
+            chunk = images.array[done : done + _ROWS]
+            file.write(_stem(model, chunk, device).tobytes())
+            file.flush()
+            os.fsync(file.fileno())  # before the mark: a marked row is whole
+            done += len(chunk)
+            scratch = mark.with_suffix(f".{os.getpid()}.tmp")
+            scratch.write_text(str(done))
+            scratch.replace(mark)
+            report(Progress("frozen blocks", done, shape[0]))
+
+
+def _finished_rows(path: Path, mark: Path, row_bytes: int) -> int:
+    """How many rows are whole; none of a damaged cache, which is filled afresh."""
+    try:
+        done = int(mark.read_text())
+        return done if path.stat().st_size >= done * row_bytes else 0
+    except (OSError, ValueError):
+        return 0
 
 
 def _stem(

@@ -54,6 +54,6 @@ def s0(
             splits=words(splits),
             report=report,
         )
-    show.console.print(bench.table(rows, len(seeds.split(","))))
+    show.console.print(bench.table(rows))
     (out / "s0.json").write_text(json.dumps(rows, indent=1), encoding="utf-8")
     print(f"Saved {out / 's0.json'}.")

@@ -100,24 +100,29 @@ def _plain(split: str, asked: str, row: Row) -> dict[str, Any]:
     }
 
 
-def table(rows: Sequence[dict[str, Any]], seeds: int) -> Table:
-    """AUROC and accuracy of each stage beside the anchor."""
+def table(rows: Sequence[dict[str, Any]]) -> Table:
+    """AUROC and accuracy of each stage beside the anchor, two lines a cell."""
     stages = list(rows[0]["auroc"])
-    result = Table(
-        title=f"S0 on kermany: mean of {seeds} seeds [95 % over seeds]; "
-        "anchor: frozen ImageNet features + logistic regression",
-        title_justify="left",
+    seeds = rows[0]["seeds"]
+    over = (
+        f"mean of {seeds} seeds, 95 % over seeds" if seeds > 1 else "one seed, 95 % over patients"
     )
-    columns = [f"{stage} {name}" for name in ("AUROC", "accuracy") for stage in stages]
-    for column in ("split", "labels", *columns, "anchor AUROC / accuracy", "s a cell"):
-        result.add_column(column, justify="left" if column == "split" else "right")
+    result = show.table(
+        f"S0 on kermany ({over}); anchor: frozen ImageNet features + logistic regression",
+        ("split", "labels", "", *stages, "anchor", "time"),
+        left=1,
+    )
     for row in rows:
-        cells = [
-            show.interval(Estimate(*row[name][stage], row["seeds"]), "\n")
-            for name in ("auroc", "accuracy")
-            for stage in stages
-        ]
         anchor = ANCHORS[row["split"]].get(row["budget"], (None, None))
-        known = " / ".join("–" if a is None else show.number(a) for a in anchor)
-        result.add_row(row["split"], row["budget"], *cells, known, f"{row['seconds']:.0f}")
+        for name, known in zip(("auroc", "accuracy"), anchor, strict=True):
+            first = name == "auroc"
+            result.add_row(
+                row["split"] if first else "",
+                row["budget"] if first else "",
+                "AUROC" if first else name,
+                *(show.interval(Estimate(*row[name][s], row["seeds"]), "\n") for s in stages),
+                "–" if known is None else show.number(known),
+                f"{row['seconds']:.0f} s" if first else "",
+                end_section=not first,
+            )
     return result

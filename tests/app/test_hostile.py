@@ -23,8 +23,11 @@ from app.cli import run
 from ssl_core.config import load_config
 from ssl_core.errors import Cancelled, LedgerError
 from ssl_core.ledger import Ledger
+from ssl_core.models import build_model
+from ssl_core.predict import Device
 from ssl_core.records import Item, Label
 from ssl_core.rounds import run_round
+from ssl_core.stems import stem_array
 from ssl_core.workspace import LOCK_FILE, open_workspace
 from tests import toy
 
@@ -536,6 +539,30 @@ def test_init_and_round_with_postgresql(postgres_server, images, manifest, tmp_p
     assert [p.name for p in tmp_path.iterdir()] == ["w"]
     monkeypatch.setenv("PGPASSWORD", "wrong")
     assert "check the address and PGPASSWORD" in refusal(capsys, "status", tmp_path / "w")
+
+
+def harm_mark(stems: Path) -> None:
+    (stems / "done").write_text("garbage")
+
+
+def harm_rows(stems: Path) -> None:
+    os.truncate(stems / "stems.f16", 100)
+
+
+def lose_rows(stems: Path) -> None:
+    (stems / "stems.f16").unlink()
+
+
+@pytest.mark.parametrize("harm", [harm_mark, harm_rows, lose_rows])
+def test_a_damaged_cache_of_frozen_blocks_is_filled_afresh(fresh, tmp_path, harm):
+    images = open_workspace(copied(fresh, tmp_path)).images
+    model = build_model("small_cnn", 1)
+    model.freeze(1, norm=True)
+    arguments = tmp_path / "cache", images, model
+    whole = np.array(stem_array(*arguments, device=Device("cpu")))
+    (place,) = (tmp_path / "cache").iterdir()
+    harm(place)
+    np.testing.assert_array_equal(stem_array(*arguments, device=Device("cpu")), whole)
 
 
 # Names and streams
