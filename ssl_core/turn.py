@@ -45,6 +45,17 @@ class Turn:
         return self.train.where(~self.train.labeled)
 
     @property
+    def askable(self) -> Part:
+        """The items of the pool that no earlier round asked for.
+
+        An item that readers were asked about and did not label stays with them (it is still in
+        their queue, or they could not tell): asking again would spend the query on it every round.
+        """
+        asked = {s.item_id for _, s in self.workspace.ledger.selected(self.round.number)}
+        pool = self.pool
+        return pool.where(np.array([i not in asked for i in pool.ids], dtype=bool))
+
+    @property
     def trains(self) -> bool:
         """Whether the round has something to learn; without, it only asks."""
         return can_teach(self.train.labels, self.workspace.ledger.task)

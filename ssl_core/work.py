@@ -207,7 +207,7 @@ def _measure(
 
 def select_stage(turn: Turn) -> Made:
     """Draw the next query from the pool: the strategy's choice and the random slice."""
-    pool, selection = turn.pool, turn.config.selection
+    pool, selection = turn.askable, turn.config.selection
     strategy = turn.round.strategy
     view = _pool_view(turn, strategy)
     rng = np.random.default_rng(turn.seed("select"))
@@ -240,7 +240,7 @@ def select_stage(turn: Turn) -> Made:
 
 def _pool_view(turn: Turn, strategy: str) -> strategies.PoolView:
     needs = strategies.NEEDS[strategy]
-    pool = turn.pool
+    pool = turn.askable
     if not needs:
         return strategies.PoolView(len(pool.ids), turn.exclusive)
     trained = turn.trains

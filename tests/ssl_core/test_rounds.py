@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from connectors.archive import ArchiveRoom
 from ssl_core.errors import Cancelled, ConfigError, WorkspaceError
 from ssl_core.progress import Progress
 from ssl_core.rounds import run_round, unfinished
@@ -62,6 +63,24 @@ def test_no_item_is_asked_twice(finished):
     ledger = toy.opened(finished)[0].ledger
     first, second = ({s.item_id for s in ledger.selections(r)} for r in (1, 2))
     assert not first & second
+
+
+def test_what_was_asked_and_not_answered_is_not_asked_again(tmp_path):
+    """A reader who cannot tell, or has not read yet, does not get the item in every query."""
+    workspace, room = toy.opened(toy.make(tmp_path / "w"))
+    run_round(workspace, room)
+    asked = [s.item_id for s in workspace.ledger.selections(1)]
+    silent = set(asked[:3])
+
+    class Hesitant(ArchiveRoom):
+        def pull(self):
+            return (label for label in super().pull() if label.item_id not in silent)
+
+    run_round(workspace, Hesitant(workspace.ledger.answers))
+    assert workspace.ledger.label_counts(2)["train"] == 5
+    again = {s.item_id for s in workspace.ledger.selections(2)}
+    assert len(again) == 8
+    assert not again & set(asked)
 
 
 def test_every_query_carries_its_random_slice(finished):
