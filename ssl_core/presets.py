@@ -23,7 +23,7 @@ _TINY: dict[str, Any] = {
     "optimizer": "adamw",
     "weight_decay": 0.05,
     "learning_rate": 3e-3,
-    "decay": 0.92,
+    "decay": 0.9,
 }
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -64,9 +64,9 @@ PRESETS: dict[str, dict[str, Any]] = {
         "model": {"backbone": "small_cnn", "weights": "none"},
         "recipe": {
             "name": "teacher_student",
-            "teacher": {**_TINY, "epochs": 16, "epoch_steps": 25},
-            "intermediate": {**_TINY, "epochs": 10, "epoch_steps": 25, "decay": 0.85},
-            "student": {**_TINY, "epochs": 10, "epoch_steps": 25, "decay": 0.85},
+            "teacher": {**_TINY, "epochs": 14, "epoch_steps": 25},
+            "intermediate": {**_TINY, "epochs": 8, "epoch_steps": 25, "decay": 0.85},
+            "student": {**_TINY, "epochs": 8, "epoch_steps": 25, "decay": 0.85},
             "tta": "flip",
             "augmentation": {
                 "rotation": 8.0,
