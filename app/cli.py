@@ -259,6 +259,8 @@ def simulate_(
         show.plot_label_cost(found, out.with_suffix(".png"))
     show.console.print(show.label_cost_table(found))
     print("* the 95 % interval of the difference excludes zero.")
+    if found.rows[0].seeds == 1:
+        print("One seed compares two models, not two strategies: give several --seeds for those.")
     if out is not None:
         print(f"Saved {out} and {out.with_suffix('.png')}.")
 

@@ -74,7 +74,7 @@ def difference(found: Difference | None, gap: str = " ") -> str:
     sign = "+" if found.value >= 0 else "−"
     head = sign + number(abs(found.value))
     if math.isnan(found.low):
-        return f"{head}{gap}(one seed)"
+        return head
     star = " *" if found.low > 0 or found.high < 0 else ""
     low, high = (("+" if b >= 0 else "−") + number(abs(b)) for b in (found.low, found.high))
     return f"{head}{star}{gap}[{low}, {high}]"
@@ -113,7 +113,7 @@ def label_cost_table(simulation: Simulation) -> Table:
         ),
         left=0,
     )
-    made.caption = f"beside the training labels: {held}; seeds: {first.seeds}"
+    made.caption = f"also read: {held}; seeds: {first.seeds}"
     for row, following in zip(simulation.rows, [*simulation.rows[1:], None], strict=True):
         ends = following is None or following.budget != row.budget
         made.add_row(*_label_cost_cells(row, stages), end_section=ends)

@@ -22,7 +22,14 @@ import numpy.typing as npt
 from ssl_core import metrics
 from ssl_core.config import Config, ledger_url, save_config
 from ssl_core.errors import ConfigError, TrainingError, WorkspaceError
-from ssl_core.evidence import Difference, Estimate, PerFinding, mean_interval, paired_over_seeds
+from ssl_core.evidence import (
+    Difference,
+    Estimate,
+    PerFinding,
+    compare,
+    mean_interval,
+    paired_over_seeds,
+)
 from ssl_core.ledger import Ledger
 from ssl_core.preflight import check_settings, check_task
 from ssl_core.progress import Report, silent
@@ -57,7 +64,8 @@ class Row:
 
     `auroc` and `accuracy` hold a mean over seeds for each stage, with its interval (with one
     seed: that seed's own interval over vault patients). `difference` is the student's macro AUROC
-    less the control's, paired by patient and seed; None for the control itself.
+    less the control's, paired by patient and seed (with one seed: of these two models, by patient);
+    None for the control itself.
     """
 
     strategy: str
@@ -279,7 +287,9 @@ def _row(
     if control and strategy != control:
         ours = [evidence[strategy, seed, budget] for seed in seeds]
         theirs = [evidence[control, seed, budget] for seed in seeds]
-        difference = paired_over_seeds(ours, theirs).macro
+        # Of one seed there are two given models to compare, not two ways to make them.
+        paired = compare(ours[0], theirs[0]) if len(seeds) == 1 else paired_over_seeds(ours, theirs)
+        difference = paired.macro
     return Row(
         strategy=strategy,
         budget=budget,

@@ -158,6 +158,17 @@ def test_simulate_prints_the_table_and_saves(archive, tmp_path, capsys):
     assert json.loads(out.read_text()) == found  # finished cells are kept
 
 
+def test_one_seed_is_compared_by_patient(archive, tmp_path):
+    out = tmp_path / "one.json"
+    arguments = ["--budgets", "10", "--seeds", "0", "--out", str(out)]
+    assert run(["simulate", str(archive), *arguments]) == 0
+    ours, control = json.loads(out.read_text())["rows"]
+    assert control["difference"] is None
+    gap = ours["auroc"]["student"]["value"] - control["auroc"]["student"]["value"]
+    assert ours["difference"]["value"] == pytest.approx(gap)
+    assert ours["difference"]["low"] is not None
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
