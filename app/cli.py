@@ -110,7 +110,9 @@ def init(
     seed: Annotated[
         int, typer.Option(min=0, max=2**31 - 1, help="Of the split and of the rounds.")
     ] = 0,
-    preset: Annotated[str, typer.Option(help="paper, fast or tiny.")] = "paper",
+    preset: Annotated[
+        str, typer.Option(help="paper, fast or tiny; else fast with --weights, tiny without.")
+    ] = "",
     backbone: Annotated[str, typer.Option(help="Instead of the preset's.")] = "",
     weights: Annotated[
         str, typer.Option(help="none, imagenet or a file, instead of the preset's.")
@@ -156,8 +158,10 @@ def init(
         skip_unreadable=skip_unreadable,
     )
     model = {k: v for k, v in (("backbone", backbone), ("weights", weights)) if v}
+    # Without weights at hand nothing is fetched: the default works on a closed network.
+    chosen = preset or ("fast" if weights not in ("", "none") else "tiny")
     settings = Settings(
-        preset=preset,
+        preset=chosen,
         overrides={"model": _absolute(model), "images": {"size": size} if size else {}},
         fit="squash" if squash else "pad",
         channels=channels,
@@ -168,7 +172,8 @@ def init(
     show.console.print(show.import_table(intake.report))
     _print_import(intake.report)
     trains = intake.task.kind != "segmentation"
-    print(f"Made {workspace}." + (f" Next: readloop round {workspace}" if trains else ""))
+    following = f" Next: readloop round {workspace}" if trains else ""
+    print(f"Made {workspace} (preset {chosen}).{following}")
 
 
 def _group(column: str, no_groups: bool) -> str | None:

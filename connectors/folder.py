@@ -18,6 +18,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError, _imaging
 from ssl_core.errors import ImageError
 
 FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP")
+ENDINGS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp", ".PNG", ".JPG", ".JPEG")
 MAX_PIXELS = 100_000_000
 
 _TURNS = {
@@ -110,10 +111,24 @@ def _inside(root: Path, path: str) -> Path:
     """The file's real place, refused when it is not below `root`."""
     windows = PureWindowsPath(path)  # knows both kinds of slash
     leaves = PurePosixPath(path).is_absolute() or windows.root or ".." in windows.parts
-    full = (root / path).resolve()
+    full = _completed((root / path).resolve(), path) if not leaves else root
     if leaves or not full.is_relative_to(root):
         raise ImageError(f"{path!r} leaves the image folder; give a path below it.")
     return full
+
+
+def _completed(full: Path, path: str) -> Path:
+    """The file itself, or the only image that has its name before the ending.
+
+    Many manifests name an image without its ending ("ISIC_0034308").
+    """
+    if full.exists():
+        return full
+    named = [full.with_name(full.name + ending) for ending in ENDINGS]
+    there = {one.resolve() for one in named if one.is_file()}
+    if len(there) > 1:
+        raise ImageError(f"{path!r} fits several images; write its ending too.")
+    return there.pop() if there else full
 
 
 def _check_header(image: Image.Image, path: str) -> None:

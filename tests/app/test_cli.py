@@ -99,6 +99,13 @@ def test_without_archive_known_labels_are_initial_labels(data, tmp_path, capsys)
     assert not status["archive"]
 
 
+def test_without_a_preset_nothing_is_fetched(data, tmp_path, capsys):
+    where = ["--images", str(data), "--manifest", str(data / "manifest.csv")]
+    assert run(["init", str(tmp_path / "w"), *where, *BINARY, "--archive"]) == 0
+    assert "preset tiny" in capsys.readouterr().out
+    assert 'weights = "none"' in (tmp_path / "w" / "readloop.toml").read_text()
+
+
 def test_status_tells_the_rounds(archive, capsys):
     assert run(["status", str(archive), "--json"]) == 0
     status = json.loads(capsys.readouterr().out)

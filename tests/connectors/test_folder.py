@@ -629,3 +629,23 @@ def test_real_files_are_read(name, size):
     assert paths
     for path in paths:
         assert source.read(path.relative_to(root).as_posix()).shape == (*size, 3)
+
+
+def test_a_name_without_its_ending_finds_the_only_image_of_that_name(tmp_path):
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 255, (4, 4, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "1.2.840.png")
+    source = FolderSource(tmp_path)
+    np.testing.assert_array_equal(source.read("1.2.840"), pixels)
+    assert source.digest("1.2.840") == source.digest("1.2.840.png")
+    Image.fromarray(pixels).save(tmp_path / "1.2.840.bmp")
+    with pytest.raises(ImageError, match="fits several images"):
+        source.read("1.2.840")
+
+
+def test_an_ending_does_not_lead_out_of_the_folder(tmp_path):
+    (tmp_path / "in").mkdir()
+    Image.new("RGB", (4, 4)).save(tmp_path / "secret.png")
+    (tmp_path / "in" / "link.png").symlink_to(tmp_path / "secret.png")
+    with pytest.raises(ImageError, match="leaves the image folder"):
+        FolderSource(tmp_path / "in").read("link")
