@@ -65,8 +65,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "recipe": {
             "name": "teacher_student",
             "teacher": {**_TINY, "epochs": 14, "epoch_steps": 25},
-            "intermediate": {**_TINY, "epochs": 8, "epoch_steps": 25, "decay": 0.85},
-            "student": {**_TINY, "epochs": 8, "epoch_steps": 25, "decay": 0.85},
+            "intermediate": {**_TINY, "epochs": 5, "epoch_steps": 25, "decay": 0.85},
+            "student": {**_TINY, "epochs": 6, "epoch_steps": 25, "decay": 0.85},
             "tta": "flip",
             "augmentation": {
                 "rotation": 8.0,
