@@ -20,7 +20,7 @@ from app.arguments import numbers, words
 from app.bench import cli as bench
 from app.initialise import Settings, initialise
 from app.memory import keep_freed_memory
-from app.rooms import room_for
+from app.rooms import archive_room, simulated_room
 from app.status import status_of, status_table
 from connectors.manifest import Columns
 from ssl_core.config import load_config
@@ -227,7 +227,7 @@ def round_(
         print(f"Gave up round {abandon_round(ws)}.")
     else:
         with show.progress_bars() as report:
-            run_round(ws, room_for(ws.ledger), query_size=query_size, resume=resume, report=report)
+            run_round(ws, simulated_room(ws), query_size=query_size, resume=resume, report=report)
     if is_main():
         _print_status(ws)
 
@@ -251,7 +251,7 @@ def simulate_(
     with show.progress_bars() as report:
         found = simulate(
             ws,
-            room_for,
+            archive_room,
             budgets=words(budgets),
             strategies=words(strategy),
             seeds=numbers(seeds, "--seeds"),

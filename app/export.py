@@ -22,34 +22,11 @@ from ssl_core.images import fit_image
 from ssl_core.predict import Device, choose_device, predict
 from ssl_core.recipes import plan
 from ssl_core.records import Measurement, Model, Selection
+from ssl_core.student import find_student, newest_student, operating_point, present
 from ssl_core.workspace import Workspace
 
 LABEL_COLUMNS = ("item_id", "path", "patient", "split", "finding", "value", "reader", "source")
 QUEUE_COLUMNS = ("item_id", "path", "patient", "round", "rank", "kind", "probability", "reason")
-
-
-def newest_student(ws: Workspace) -> tuple[int, Model]:
-    """The last model of the newest measured round, and that round's number.
-
-    A round that was given up before it was measured has none.
-
-    Raises:
-        WorkspaceError: no round has trained a model yet.
-    """
-    found = _newest_student(ws)
-    if found is None:
-        raise WorkspaceError(
-            f"{ws.root} has no trained model yet: run `readloop round {ws.root}` until it has."
-        )
-    return found
-
-
-def _newest_student(ws: Workspace) -> tuple[int, Model] | None:
-    student = plan(ws.config.recipe).fits[-1].name
-    made = [(number, model) for number, model in ws.ledger.models() if model.stage == student]
-    measured = {number for number, _ in ws.ledger.measurements() if ws.ledger.finished(number)}
-    finished = [(number, model) for number, model in made if number in measured]
-    return finished[-1] if finished else None
 
 
 def predict_files(ws: Workspace, paths: Sequence[Path]) -> dict[str, Any]:
@@ -67,7 +44,7 @@ def predict_files(ws: Workspace, paths: Sequence[Path]) -> dict[str, Any]:
         device=Device(choose_device("cpu")),
         tta=plan(ws.config.recipe).tta,
     ).probabilities
-    thresholds = _thresholds(ws, number, model.stage)
+    thresholds = operating_point(ws, number, model.stage)
     return {
         "model": model.id,
         "round": number,
@@ -78,7 +55,15 @@ def predict_files(ws: Workspace, paths: Sequence[Path]) -> dict[str, Any]:
                 "probabilities": {
                     f: round(float(p), 6) for f, p in zip(task.findings, row, strict=True)
                 },
-                "present": _present(row.tolist(), thresholds, task.findings, task.exclusive),
+                "present": [
+                    finding
+                    for finding, holds in zip(
+                        task.findings,
+                        present(row.tolist(), thresholds, task.exclusive),
+                        strict=True,
+                    )
+                    if holds
+                ],
             }
             for path, row in zip(paths, found, strict=True)
         ],
@@ -93,20 +78,6 @@ def _read(path: Path) -> Any:
         return FolderSource(real.parent).read(real.name)
     except ImageError as error:
         raise ImageError(f"{str(path)!r}: {error}") from None
-
-
-def _thresholds(ws: Workspace, number: int, stage: str) -> list[float]:
-    detail = next(s.detail for s in ws.ledger.stages(number) if s.name == "evaluate")
-    chosen: list[float] = json.loads(detail)["thresholds"][stage]
-    return chosen
-
-
-def _present(
-    row: Sequence[float], thresholds: Sequence[float], findings: Sequence[str], exclusive: bool
-) -> list[str]:
-    if exclusive:
-        return [findings[int(np.argmax(row))]]
-    return [f for f, p, t in zip(findings, row, thresholds, strict=True) if p >= t]
 
 
 def prediction_table(found: dict[str, Any]) -> Table:
@@ -142,7 +113,7 @@ def export(ws: Workspace, out: Path) -> list[str]:
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise WorkspaceError(f"{out} is not an empty folder: choose another for the export.")
-    found = _newest_student(ws)
+    found = find_student(ws)
     if found:
         ws.load(found[1])  # a damaged one is refused before anything is written
     fresh = not out.exists()
@@ -219,7 +190,9 @@ def _card(ws: Workspace, number: int, model: Model) -> dict[str, Any]:
         "findings": list(task.findings),
         "input": config.images.model_dump(exclude={"folder"}),
         "labels": ws.ledger.label_counts(number),
-        "thresholds": dict(zip(task.findings, _thresholds(ws, number, model.stage), strict=True)),
+        "thresholds": dict(
+            zip(task.findings, operating_point(ws, number, model.stage), strict=True)
+        ),
         "vault": [_number(m) for m in measured if m.split == "vault"],
         "vault_looks": len(ws.ledger.vault_looks()),
     }

@@ -2,33 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from ssl_core.records import Answer, Item, Label, Selection
+from ssl_core.records import Answer, Assignment, Hint, Pulled, Read
 
 READER = "archive"
 
 
 class ArchiveRoom:
-    """The reading room of an archive: what is queued is answered by the next `pull`.
+    """The reading room of an archive: what stands in its queue is answered by the next `pull`.
 
-    `answers` looks up the hidden labels of some items; it is all that this reader knows.
+    `answers` looks up the hidden labels of some items; it is all that this reader knows. An item
+    of which it knows nothing stays unread.
     """
+
+    name = READER
+    readers = (READER,)
 
     def __init__(self, answers: Callable[[Sequence[str]], Iterable[Answer]]) -> None:
         self._answers = answers
-        self._queued: dict[str, None] = {}
+        self._open: list[str] = []
 
-    def queue(self, round_number: int, items: Sequence[Item], why: Sequence[Selection]) -> None:
-        """Remember what was asked, in order; asking twice changes nothing."""
-        self._queued.update(dict.fromkeys(item.id for item in items))
+    def queue(self, open_: Sequence[Assignment], hints: Mapping[str, Sequence[Hint]]) -> None:
+        """Remember what is to be read, in order; this reader is not swayed by hints."""
+        self._open = [a.item_id for a in sorted(open_, key=lambda a: a.priority)]
 
-    def pull(self) -> Iterable[Label]:
-        """The hidden labels of everything asked, in the order of asking."""
-        known: dict[str, list[Answer]] = {}
-        for answer in self._answers(list(self._queued)):
-            known.setdefault(answer.item_id, []).append(answer)
-        for item_id in self._queued:
-            for a in known.get(item_id, ()):
-                key = f"archive:{a.item_id}:{a.finding}"
-                yield Label(a.item_id, a.finding, a.value, READER, "archive", key)
+    def pull(self, bookmark: str) -> Iterable[Pulled]:
+        """The hidden labels of everything in the queue, in its order."""
+        known: dict[str, list[tuple[str, float]]] = {item_id: [] for item_id in self._open}
+        for answer in self._answers(self._open):
+            known[answer.item_id].append((answer.finding, answer.value))
+        yield Pulled(
+            tuple(
+                Read(f"archive:{item_id}", item_id, READER, "archive", answers=tuple(said))
+                for item_id, said in known.items()
+                if said
+            )
+        )

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ssl_core.errors import ImageError
-from ssl_core.records import Item, Label, Selection
+from ssl_core.records import Assignment, Hint, Outcome, Pulled, Read
 
 
 class MemorySource:
@@ -37,37 +38,43 @@ class MemorySource:
 
 
 class MemoryRoom:
-    """Readers who are played by the caller: `submit` says what one of them answered.
+    """Readers who are played by the caller: `submit` and `skip` say what one of them did.
 
-    A `ReadingRoom`. `queued` holds what was asked, by round and then by item id, in order.
+    A `ReadingRoom`. `waiting` holds what is in front of each reader, in order.
     """
 
-    def __init__(self) -> None:
-        self.queued: dict[int, dict[str, tuple[Item, Selection | None]]] = {}
-        self._answers: list[Label] = []
+    name = "memory"
 
-    def queue(self, round_number: int, items: Sequence[Item], why: Sequence[Selection]) -> None:
-        """Put items in front of the readers, in order; queueing twice changes nothing."""
-        reasons = {selection.item_id: selection for selection in why}
-        asked = self.queued.setdefault(round_number, {})
-        for item in items:
-            asked.setdefault(item.id, (item, reasons.get(item.id)))
+    def __init__(self, readers: Sequence[str] = ("reader",)) -> None:
+        self.readers = tuple(readers)
+        self.waiting: dict[str, list[Assignment]] = {}
+        self.hints: dict[str, Sequence[Hint]] = {}
+        self._reads: list[Read] = []
+
+    def queue(self, open_: Sequence[Assignment], hints: Mapping[str, Sequence[Hint]]) -> None:
+        """Make what each reader has to read exactly this, in order of priority."""
+        self.waiting = {}
+        for one in sorted(open_, key=lambda a: a.priority):
+            self.waiting.setdefault(one.reader, []).append(one)
+        shown = {one.item_id for one in open_ if one.hinted}
+        self.hints = {item_id: hints[item_id] for item_id in shown if item_id in hints}
 
     def submit(
-        self,
-        item_id: str,
-        finding: str,
-        value: float,
-        *,
-        reader: str = "reader",
-        seconds: float | None = None,
+        self, item_id: str, answers: Mapping[str, float], *, reader: str = "", **more: Any
     ) -> None:
-        """Answer one finding of a queued item: 1.0 present, 0.0 absent, NaN cannot tell."""
-        if not any(item_id in asked for asked in self.queued.values()):
-            raise ValueError(f"item {item_id!r} was never queued.")
-        key = f"memory:{len(self._answers)}"
-        self._answers.append(Label(item_id, finding, value, reader, "label_studio", key, seconds))
+        """A reader answers: 1.0 present, 0.0 absent, NaN cannot tell; `more` as in `Read`."""
+        self._add(item_id, reader, answers=tuple(answers.items()), **more)
 
-    def pull(self) -> Iterable[Label]:
-        """Every answer so far, oldest first; the n-th one always has the same `key`."""
-        return list(self._answers)
+    def act(self, item_id: str, outcome: Outcome, *, reader: str = "", **more: Any) -> None:
+        """A reader calls an image unusable, skips it, or withdraws what they had said."""
+        self._add(item_id, reader, outcome=outcome, **more)
+
+    def pull(self, bookmark: str) -> Iterable[Pulled]:
+        """What was done since the bookmark; the n-th read always has the same `key`."""
+        reads = tuple(self._reads[int(bookmark or 0) :])
+        yield Pulled(reads, bookmark=str(len(self._reads)))
+
+    def _add(self, item_id: str, reader: str, **more: Any) -> None:
+        reader = reader or self.readers[0]
+        key = f"memory:{len(self._reads)}"
+        self._reads.append(Read(key, item_id, reader, "label_studio", **more))

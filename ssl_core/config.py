@@ -9,10 +9,10 @@ import re
 import tomllib
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ssl_core.errors import ConfigError
 
@@ -21,6 +21,7 @@ T = TypeVar("T", bound=BaseModel)
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
+Name = Annotated[str, Field(min_length=1, max_length=40, pattern=r"^[\w.@+ -]+$")]
 
 
 class Table(BaseModel):
@@ -62,6 +63,41 @@ class Select(Table):
     group_cap: Annotated[int, Field(ge=0)] = 2
 
 
+class Reading(Table):
+    """`[reading]`: who reads, how often, and what they see.
+
+    `room` is "auto" (the simulated reader of an archive, else Label Studio), "archive" or
+    "label_studio". `overlap_share` of the items that a round asks for, drawn at random, go to
+    `overlap` readers, the others to one; `evaluation_overlap…` say the same of validation and
+    vault. Items on which readers disagree go to the `adjudicator` ("": nobody). With `backup`,
+    a reader whose own items are done goes on with those that others have not read. With `hints`,
+    a random half of the items show the model's opinion. `resolution` is that of the pictures
+    ("full", or "working": `images.size`). A read longer than `idle_cut_seconds` counts as one of
+    that length.
+    """
+
+    room: Literal["auto", "archive", "label_studio"] = "auto"
+    readers: tuple[Name, ...] = ("reader",)
+    adjudicator: Name | Literal[""] = ""
+    overlap: Count = 2
+    overlap_share: Share = 0.2
+    evaluation_overlap: Count = 2
+    evaluation_overlap_share: Share = 1.0
+    backup: bool = True
+    hints: bool = False
+    resolution: Literal["full", "working"] = "full"
+    idle_cut_seconds: Positive = 300.0
+
+    @model_validator(mode="after")
+    def _told_apart(self) -> Self:
+        names = [*self.readers, *([self.adjudicator] if self.adjudicator else [])]
+        if not self.readers:
+            raise ValueError("name at least one reader")
+        if len(set(names)) < len(names):
+            raise ValueError("each reader, and the adjudicator, needs a name of their own")
+        return self
+
+
 class Compute(Table):
     """`[compute]`: the machine. `device` "auto" takes CUDA when there is one.
 
@@ -86,6 +122,7 @@ class Config(Table):
     images: Images
     model: Network = Network()
     selection: Select = Select()
+    reading: Reading = Reading()
     compute: Compute = Compute()
     recipe: dict[str, Any] = Field(default_factory=lambda: {"name": "teacher_student"})
     ledger: str = "sqlite"

@@ -35,5 +35,9 @@ class SelectionError(ReadloopError):
     """A selection cannot be drawn from the pool as asked."""
 
 
+class ReadingRoomError(ReadloopError):
+    """The reading room cannot be reached or refuses; what was read and synced before is kept."""
+
+
 class Cancelled(ReadloopError):
     """Long work was stopped on request; what was finished is kept and can be resumed."""

@@ -18,6 +18,7 @@ from sqlalchemy import URL, Connection, Engine, Select, Table, func, insert, sel
 
 from ssl_core import database, label_events, migrations, round_events, schema
 from ssl_core.errors import LedgerError
+from ssl_core.read_log import ReadLog
 from ssl_core.records import (
     Answer,
     Item,
@@ -46,6 +47,7 @@ class Ledger:
     def __init__(self, engine: Engine, task: Task) -> None:
         self._engine = engine
         self.task = task
+        self.reading = ReadLog(engine, task)
 
     @classmethod
     def create(
@@ -188,6 +190,11 @@ class Ledger:
         """How many items of each split have been labeled (the vault too: a count is no look)."""
         with self._reading() as connection:
             return label_events.count_items(connection, before_round)
+
+    def labeled_items(self) -> set[str]:
+        """The ids of all items that hold a label event (the vault's too: that is no look)."""
+        with self._reading() as connection:
+            return set(connection.scalars(select(schema.labels.c.item_id).distinct()))
 
     def look_into_vault(self, round_number: int, model_id: str, purpose: str) -> list[Label]:
         """The vault's labels as they were when the round was opened; the look is put on record.

@@ -15,11 +15,18 @@ from ssl_core import schema
 from ssl_core.errors import LedgerError
 
 TYPES = {
-    "sqlite": {"seq": "seq INTEGER PRIMARY KEY", "bigint": "INTEGER", "real": "REAL"},
+    "sqlite": {
+        "seq": "seq INTEGER PRIMARY KEY",
+        "bigint": "INTEGER",
+        "real": "REAL",
+        "bool": "INTEGER",
+    },
     "postgresql": {
         "seq": "seq BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY",
         "bigint": "BIGINT",
         "real": "DOUBLE PRECISION",
+        "bool": "BOOLEAN",
+        "bool": "BOOLEAN",
     },
 }
 
@@ -58,7 +65,7 @@ def first_tables(connection: Connection) -> None:
 
 
 def create_table(connection: Connection, name: str, columns: str) -> None:
-    """Create an append-only table; `{seq}`, `{bigint}` and `{real}` are as the engine has them.
+    """Create an append-only table; `{seq}`, `{bigint}`, … are as the engine has them.
 
     Each needs an integer key: without one, SQLite has a hidden row number, and REPLACE could
     reach a row by it.
@@ -224,5 +231,59 @@ FIRST_INDEXES = {
     "pseudo_labels_by_stage": "pseudo_labels (round, added_by)",
 }
 
+
+def reading_room(connection: Connection) -> None:
+    """Version 2: who was asked, what they saw, what they did; a label knows its reader's role."""
+    roles = "CHECK (role IN ('reader', 'adjudicator'))"
+    connection.exec_driver_sql(
+        f"ALTER TABLE labels ADD COLUMN role TEXT NOT NULL DEFAULT 'reader' {roles}"
+    )
+    for name, columns in READING_TABLES.items():
+        create_table(connection, name, columns)
+    connection.exec_driver_sql("CREATE INDEX reads_by_reader ON reads (item_id, reader)")
+
+
+READING_TABLES = {
+    "assignments": """
+        {seq},
+        item_id TEXT NOT NULL REFERENCES items (id),
+        reader TEXT NOT NULL,
+        round INTEGER NOT NULL,
+        priority {bigint} NOT NULL,
+        "primary" {bool} NOT NULL,
+        role TEXT NOT NULL CHECK (role IN ('reader', 'adjudicator')),
+        hinted {bool} NOT NULL,
+        at TEXT NOT NULL,
+        UNIQUE (item_id, reader)""",
+    "hints": """
+        {seq},
+        item_id TEXT NOT NULL REFERENCES items (id),
+        finding TEXT NOT NULL,
+        value {real} CHECK (value IN (0, 1)),
+        score {real},
+        model_id TEXT NOT NULL,
+        at TEXT NOT NULL,
+        UNIQUE (item_id, finding)""",
+    "reads": """
+        {seq},
+        key TEXT NOT NULL UNIQUE,
+        item_id TEXT NOT NULL REFERENCES items (id),
+        reader TEXT NOT NULL,
+        source TEXT NOT NULL,
+        outcome TEXT NOT NULL CHECK (outcome IN ('read', 'unusable', 'skipped', 'withdrawn')),
+        reason TEXT NOT NULL,
+        seconds {real},
+        read_at TEXT,
+        role TEXT NOT NULL CHECK (role IN ('reader', 'adjudicator')),
+        hinted {bool} NOT NULL,
+        round INTEGER NOT NULL,
+        at TEXT NOT NULL""",
+    "bookmarks": """
+        {seq},
+        room TEXT NOT NULL,
+        bookmark TEXT NOT NULL,
+        at TEXT NOT NULL""",
+}
+
 Migration = Callable[[Connection], None]
-MIGRATIONS: tuple[Migration, ...] = (first_tables,)
+MIGRATIONS: tuple[Migration, ...] = (first_tables, reading_room)

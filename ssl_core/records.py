@@ -11,6 +11,8 @@ SPLITS: tuple[Split, ...] = ("train", "validation", "vault")
 TaskKind = Literal["binary", "multi_class", "multi_label", "segmentation"]
 SelectionKind = Literal["random", "strategy"]
 LabelSource = Literal["import", "archive", "label_studio"]
+ReaderRole = Literal["reader", "adjudicator"]
+Outcome = Literal["read", "unusable", "skipped", "withdrawn"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,7 @@ class Label:
     `key` names the event that brought the label, so that bringing it twice appends one row.
     `round` is set by the ledger: the latest round opened when the label arrived (0 = import);
     round r trains on labels whose round is below r. `seconds` is the reader's time, if known.
+    An adjudicator's label decides where readers disagree (see `truth`).
     """
 
     item_id: str
@@ -61,6 +64,97 @@ class Label:
     key: str
     seconds: float | None = None
     round: int = 0
+    role: ReaderRole = "reader"
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """One item in front of one reader.
+
+    `round` is the round that asked (0: validation and vault, before the first round). An item
+    goes to one or more readers first (`primary`); the others may read it when they run dry, and
+    it leaves every queue once as many have read it as it has primaries. Lower `priority` is read
+    first. `hinted` says that this reader sees the model's opinion.
+    """
+
+    item_id: str
+    reader: str
+    round: int
+    priority: int
+    primary: bool = True
+    role: ReaderRole = "reader"
+    hinted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Hint:
+    """What a hinted reader is shown of one finding: 1.0 present or 0.0 absent, and the score."""
+
+    item_id: str
+    finding: str
+    value: float
+    score: float
+    model_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """What one reader did with one item; a later one by the same reader takes its place.
+
+    `answers` are (finding, 1.0 / 0.0 / NaN), and empty unless the outcome is "read". `reason`
+    says why an image is unusable. `withdrawn` takes back what the reader had said before.
+    `key` names the event, so that bringing it twice appends one row. `seconds` is the time that
+    the reading room reports, uncut; `read_at` when the read was done, by its clock (ISO 8601).
+    """
+
+    key: str
+    item_id: str
+    reader: str
+    source: LabelSource
+    outcome: Outcome = "read"
+    answers: tuple[tuple[str, float], ...] = ()
+    reason: str = ""
+    seconds: float | None = None
+    read_at: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class HeldRead:
+    """A read as the ledger holds it, less its answers, which are labels.
+
+    `role` and `hinted` are those of its assignment; `round` is set as for a label.
+    """
+
+    key: str
+    item_id: str
+    reader: str
+    outcome: Outcome
+    reason: str
+    seconds: float | None
+    read_at: str | None
+    role: ReaderRole
+    hinted: bool
+    round: int
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """An answer that was not taken: `place` names it in the reading room, `reason` says why."""
+
+    place: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Pulled:
+    """Some of what changed in a reading room since a bookmark.
+
+    `bookmark` is where the next pull may start once this page, and those before it, are kept.
+    """
+
+    reads: tuple[Read, ...]
+    rejections: tuple[Rejection, ...] = ()
+    bookmark: str = ""
 
 
 @dataclass(frozen=True, slots=True)

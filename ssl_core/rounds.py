@@ -16,6 +16,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 
+from ssl_core import reading
 from ssl_core.distributed import barrier, is_main
 from ssl_core.errors import WorkspaceError
 from ssl_core.preflight import check_settings, check_task
@@ -30,7 +31,7 @@ from ssl_core.workspace import Workspace, one_process, part
 
 def run_round(
     workspace: Workspace,
-    room: ReadingRoom,
+    room: ReadingRoom | None,
     *,
     query_size: int | None = None,
     resume: bool = False,
@@ -45,7 +46,8 @@ def run_round(
 
     Args:
         workspace: an open workspace; no other process may run a round in it.
-        room: where answers come from and questions go.
+        room: where answers come from and questions go; None takes the labels as they are in the
+            ledger and asks nobody (`reading.queue` and `reading.sync` do that at another time).
         query_size: how many items to ask for; None takes the configuration's; 0 asks for none.
         resume: go on with an unfinished round. Its configuration is the one it was opened with.
         report: told of progress; it may raise `Cancelled`.
@@ -71,7 +73,8 @@ def run_round(
         if is_main():
             ledger.finish_round(number, json.dumps({"labels": ledger.label_counts(number)}))
             shutil.rmtree(turn.folder / "checkpoints", ignore_errors=True)
-        _ask(workspace, room)
+            if room is not None:
+                reading.queue(workspace, room)
         barrier()
         return number
 
@@ -107,7 +110,7 @@ def _one_at_a_time(workspace: Workspace) -> AbstractContextManager[None]:
 
 def _begin(
     workspace: Workspace,
-    room: ReadingRoom,
+    room: ReadingRoom | None,
     query_size: int | None,
     resume: bool,
     report: Report,
@@ -124,8 +127,9 @@ def _begin(
     if pending is None and is_main():
         check_task(workspace.ledger.task)
         check_settings(workspace.config, len(workspace.ledger.task.findings))
-        _ask(workspace, room)  # mends a push that was cut off after the last round
-        workspace.ledger.add_labels(room.pull())
+        if room is not None:
+            reading.queue(workspace, room)  # mends a push that was cut off after the last round
+            reading.sync(workspace, room)
         workspace.ledger.open_round(_next_round(workspace, query_size))
     barrier()
     return replay(workspace, workspace.ledger.rounds()[-1], report)
@@ -141,21 +145,6 @@ def _next_round(workspace: Workspace, query_size: int | None) -> Round:
     strategy = config.selection.strategy if trained else config.selection.cold_start
     recipe = plan(config.recipe).name
     return Round(number, config.seed, min(size, len(items)), strategy, recipe, config.to_json())
-
-
-def _ask(workspace: Workspace, room: ReadingRoom) -> None:
-    """Queue what the last round selected; before the first round, the items that measure."""
-    if not is_main():
-        return
-    ledger, rounds = workspace.ledger, workspace.ledger.rounds()
-    if not rounds:
-        items = [*ledger.items("validation"), *ledger.items("vault")]
-        room.queue(0, items, ())
-        return
-    number = rounds[-1].number
-    why = ledger.selections(number)
-    items_by_id = {item.id: item for item in ledger.items("train")}
-    room.queue(number, [items_by_id[s.item_id] for s in why], why)
 
 
 def _stages(turn: Turn) -> list[tuple[str, str, Callable[[], Made]]]:

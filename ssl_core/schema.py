@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     Column,
     Connection,
     Dialect,
@@ -70,8 +71,48 @@ labels = _table(
     key=Text,
     seconds=Double,
     round=Integer,
+    role=Text,
     at=Text,
 )
+assignments = _table(
+    "assignments",
+    "seq",
+    item_id=Text,
+    reader=Text,
+    round=Integer,
+    priority=BigInteger,
+    primary=Boolean,
+    role=Text,
+    hinted=Boolean,
+    at=Text,
+)
+hints = _table(
+    "hints",
+    "seq",
+    item_id=Text,
+    finding=Text,
+    value=Number,
+    score=Number,
+    model_id=Text,
+    at=Text,
+)
+reads = _table(
+    "reads",
+    "seq",
+    key=Text,
+    item_id=Text,
+    reader=Text,
+    source=Text,
+    outcome=Text,
+    reason=Text,
+    seconds=Double,
+    read_at=Text,
+    role=Text,
+    hinted=Boolean,
+    round=Integer,
+    at=Text,
+)
+bookmarks = _table("bookmarks", "seq", room=Text, bookmark=Text, at=Text)
 vault_looks = _table("vault_looks", "seq", round=Integer, model_id=Text, purpose=Text, at=Text)
 
 rounds = _table(

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ssl_core import metrics
-from ssl_core.config import Config, ledger_url, save_config
+from ssl_core.config import Config, Reading, ledger_url, save_config
 from ssl_core.errors import ConfigError, TrainingError, WorkspaceError
 from ssl_core.evidence import (
     Difference,
@@ -186,7 +186,8 @@ def arm_config(config: Config, strategy: str, seed: int) -> Config:
     """The configuration of one arm. Raises `ConfigError` for a seed that cannot be used."""
     before_labels = "random" if strategy == "random" else config.selection.cold_start
     selection = {"strategy": strategy, "cold_start": before_labels}
-    return config.changed(selection=selection, seed=seed, ledger="sqlite")
+    arm = config.changed(selection=selection, seed=seed, ledger="sqlite")
+    return arm.model_copy(update={"reading": Reading()})  # nobody reads here
 
 
 def open_arm(workspace: Workspace, strategy: str, seed: int, steps: Sequence[int]) -> Workspace:

@@ -1,18 +1,18 @@
 """The seams to the outside, owned here by their consumer: two methods each.
 
-`connectors` implements them (folder, simulated reader, later DICOM and Label Studio) and ships
-an in-memory fake; nothing in `ssl_core` knows which one it was given.
+`connectors` implements them (folder, simulated reader, Label Studio, later DICOM) and ships an
+in-memory fake; nothing in `ssl_core` knows which one it was given.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from ssl_core.records import Item, Label, Selection
+from ssl_core.records import Assignment, Hint, Pulled
 
 
 class ImageSource(Protocol):
@@ -28,8 +28,24 @@ class ImageSource(Protocol):
 class ReadingRoom(Protocol):
     """Where labels come from: readers answer what a round asked."""
 
-    def queue(self, round_number: int, items: Sequence[Item], why: Sequence[Selection]) -> None:
-        """Put items in front of the readers, in order; queueing twice changes nothing."""
+    @property
+    def name(self) -> str:
+        """The room's name in the ledger, which keeps one bookmark a room."""
 
-    def pull(self) -> Iterable[Label]:
-        """Every answer so far, oldest first; each with the `key` that makes it one event."""
+    @property
+    def readers(self) -> tuple[str, ...]:
+        """Who reads here."""
+
+    def queue(self, open_: Sequence[Assignment], hints: Mapping[str, Sequence[Hint]]) -> None:
+        """Make what each reader still has to read exactly this, in order of priority.
+
+        What is missing is put there; what is there and not in `open_` is taken away, unless it
+        was read or is being read. Queueing twice changes nothing. `hints` holds, by item, what
+        hinted readers are shown.
+        """
+
+    def pull(self, bookmark: str) -> Iterable[Pulled]:
+        """What readers did since the bookmark, oldest first; "" is everything.
+
+        What comes twice has the same `key` both times.
+        """

@@ -128,8 +128,11 @@ def replay(workspace: Workspace, round_: Round, report: Report) -> Turn:
     config = validated(Config, json.loads(round_.config), f"round {round_.number}")
     labels = ledger.labels(before_round=round_.number)
     findings, images = ledger.task.findings, workspace.images
-    train = part(ledger.items("train"), labels, findings, images)
-    validation = part(ledger.items("validation"), labels, findings, images)
+    out = ledger.reading.unusable(round_.number)
+    train, validation = (
+        part([i for i in ledger.items(split) if i.id not in out], labels, findings, images)
+        for split in ("train", "validation")
+    )
     compute = config.compute
     device = Device(
         choose_device(compute.device), compute.batch_size, compute.autocast, compute.compile

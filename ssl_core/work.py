@@ -127,7 +127,8 @@ def evaluate_stage(turn: Turn) -> Made:
     fits, models = turn.plan.fits, turn.models()
     student = models[fits[-1].name]
     ledger = turn.workspace.ledger
-    vault_items = ledger.items("vault")
+    out = ledger.reading.unusable(turn.round.number)
+    vault_items = [item for item in ledger.items("vault") if item.id not in out]
     vault = part(vault_items, (), turn.findings, turn.workspace.images)
     scores = {
         stage.name: {

@@ -17,6 +17,7 @@ from ssl_core.images import ImageStore
 from ssl_core.ledger import Ledger
 from ssl_core.models import Classifier, load_model
 from ssl_core.records import Item, Label, Model
+from ssl_core.truth import label_matrix
 
 CONFIG_FILE = "readloop.toml"
 IMAGES_FOLDER = "images"
@@ -143,16 +144,3 @@ def part(
             "folder that belongs to the ledger."
         ) from None
     return Part(ids, groups, rows, label_matrix(ids, labels, findings))
-
-
-def label_matrix(
-    ids: Sequence[str], labels: Sequence[Label], findings: Sequence[str]
-) -> FloatArray:
-    """Labels as `(n, C)` of 1 / 0 / NaN; of several for one entry the last in order holds."""
-    row = {item_id: position for position, item_id in enumerate(ids)}
-    column = {finding: position for position, finding in enumerate(findings)}
-    matrix = np.full((len(ids), len(findings)), np.nan)
-    for label in labels:
-        if label.item_id in row:
-            matrix[row[label.item_id], column[label.finding]] = label.value
-    return matrix

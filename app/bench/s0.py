@@ -10,7 +10,7 @@ from rich.table import Table
 
 from app import show
 from app.initialise import Settings, initialise
-from app.rooms import room_for
+from app.rooms import archive_room
 from connectors.manifest import Columns
 from ssl_core.errors import ConfigError
 from ssl_core.evidence import Estimate
@@ -57,7 +57,7 @@ def run(
             _make(workspace, data, split, weights, preset, report)
         found = simulate(
             open_workspace(workspace),
-            room_for,
+            archive_room,
             budgets=budgets,
             strategies=["random"],
             seeds=seeds,

@@ -19,7 +19,7 @@ from PIL import Image
 
 from connectors import folder
 from connectors.folder import FolderSource
-from connectors.memory import MemoryRoom, MemorySource
+from connectors.memory import MemorySource
 from ssl_core.errors import ImageError
 from tests.connectors import laws
 
@@ -112,35 +112,6 @@ def test_memory_obeys_the_laws():
 def test_memory_takes_plain_rgb_only(image):
     with pytest.raises(ValueError, match="'x'"):
         MemorySource({"x": image})
-
-
-def test_memory_room_obeys_the_laws():
-    laws.check_room(MemoryRoom, MemoryRoom.submit)
-
-
-def test_memory_room_shows_what_was_asked():
-    room = MemoryRoom()
-    room.queue(1, laws.items("b", "a"), laws.reasons("b", "a"))
-    room.queue(2, laws.items("c"), laws.reasons())
-    room.queue(1, laws.items("b"), laws.reasons("b"))
-    assert {number: list(asked) for number, asked in room.queued.items()} == {
-        1: ["b", "a"],
-        2: ["c"],
-    }
-    assert room.queued[1]["a"] == (laws.items("a")[0], laws.reasons("b", "a")[1])
-    assert room.queued[2]["c"] == (laws.items("c")[0], None)
-    with pytest.raises(ValueError, match="'z' was never queued"):
-        room.submit("z", "effusion", 1.0)
-
-
-def test_memory_room_keeps_the_reader_and_the_time():
-    room = MemoryRoom()
-    room.queue(1, laws.items("a"), laws.reasons("a"))
-    room.submit("a", "nodule", float("nan"), reader="ada", seconds=12.5)
-    (label,) = room.pull()
-    assert (label.finding, label.reader, label.seconds) == ("nodule", "ada", 12.5)
-    assert label.source == "label_studio"
-    assert np.isnan(label.value)
 
 
 # --- what each kind of file becomes -----------------------------------------------------------

@@ -16,10 +16,12 @@ import pytest
 from connectors.archive import ArchiveRoom
 from ssl_core.errors import Cancelled, ConfigError, WorkspaceError
 from ssl_core.progress import Progress
+from ssl_core.records import Assignment, Pulled, Read
 from ssl_core.rounds import run_round, unfinished
 from ssl_core.simulate import vault_scores
 from tests import toy
 
+SPOT = (("Spot", 1.0),)
 STAGES = ["teacher", "pseudo-labels", "intermediate", "student", "evaluate", "select"]
 
 
@@ -73,8 +75,10 @@ def test_what_was_asked_and_not_answered_is_not_asked_again(tmp_path):
     silent = set(asked[:3])
 
     class Hesitant(ArchiveRoom):
-        def pull(self):
-            return (label for label in super().pull() if label.item_id not in silent)
+        def pull(self, bookmark):
+            for page in super().pull(bookmark):
+                told = tuple(read for read in page.reads if read.item_id not in silent)
+                yield Pulled(told)
 
     run_round(workspace, Hesitant(workspace.ledger.answers))
     assert workspace.ledger.label_counts(2)["train"] == 5
@@ -286,8 +290,11 @@ def test_labels_that_arrive_during_a_round_count_from_the_next(one_round, tmp_pa
 
     def answer_late(event: Progress) -> None:
         if event.stage == "teacher":
-            room.queue(0, [late], ())
-            workspace.ledger.add_labels(room.pull())
+            log = workspace.ledger.reading
+            log.assign([Assignment(late.id, "archive", 1, 0)])
+            log.take(
+                "archive", Pulled((Read("late", late.id, "archive", "archive", answers=SPOT),))
+            )
 
     run_round(workspace, room, report=answer_late)
     assert workspace.ledger.label_counts(2)["train"] == 8

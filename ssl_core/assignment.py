@@ -1,0 +1,145 @@
+"""Who reads what: a round's questions dealt out to the panel of readers, and what is still open."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ssl_core.records import Assignment, HeldRead
+
+SPAN = 10_000_000
+"""Priorities that a round takes up: newer rounds come first, whatever was asked before."""
+
+DONE = ("read", "unusable")  # outcomes that answer a question; a skipped one still waits
+
+
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """The readers of a workspace, and how a round's items are dealt out to them.
+
+    `overlap_share` of the items, drawn at random, go to `overlap` readers and the rest to one.
+    """
+
+    readers: tuple[str, ...]
+    adjudicator: str = ""
+    overlap: int = 1
+    overlap_share: float = 0.0
+    backup: bool = True
+    hints: bool = False
+
+
+def deal(
+    item_ids: Sequence[str], round_number: int, panel: Panel, rng: np.random.Generator
+) -> list[Assignment]:
+    """Deal N items, in the order of asking, out to the panel.
+
+    Every item gets its primary readers, drawn so that their loads differ by one at the most. With
+    `backup`, it is also put at the end of the other readers' queues, last asked first: two
+    readers who run dry meet in the middle instead of reading the same item.
+    """
+    n = len(item_ids)
+    double = min(panel.overlap, len(panel.readers))
+    shared = np.zeros(n, dtype=bool)
+    share = math.floor(round(panel.overlap_share * n, 9) + 0.5)
+    shared[rng.choice(n, size=share, replace=False)] = True
+    first = -round_number * SPAN
+    load: Counter[str] = Counter()
+    dealt = []
+    for rank, item_id in enumerate(item_ids):
+        order = [panel.readers[i] for i in rng.permutation(len(panel.readers))]
+        order.sort(key=lambda reader: load[reader])
+        primaries = order[: double if shared[rank] else 1]
+        load.update(primaries)
+        dealt += [Assignment(item_id, r, round_number, first + rank) for r in primaries]
+        if panel.backup:
+            last = first + SPAN - 1 - rank
+            others = (r for r in panel.readers if r not in primaries)
+            dealt += [Assignment(item_id, r, round_number, last, primary=False) for r in others]
+    return dealt
+
+
+def deal_hints(
+    dealt: Iterable[Assignment], strata: Sequence[Sequence[str]], rng: np.random.Generator
+) -> list[Assignment]:
+    """Mark a random half of each stratum's items as hinted, for all of their readers.
+
+    An item in no stratum stays blind. Of an odd number, chance decides whether the half is
+    rounded up.
+    """
+    hinted: set[str] = set()
+    for ids in strata:
+        half = (len(ids) + int(rng.integers(2))) // 2
+        hinted.update(ids[i] for i in rng.choice(len(ids), size=half, replace=False))
+    return [replace(a, hinted=a.item_id in hinted) for a in dealt]
+
+
+def newcomers(held: Iterable[Assignment], panel: Panel) -> list[Assignment]:
+    """With `backup`, what a reader who joined later may read: everything the panel was asked."""
+    if not panel.backup:
+        return []
+    of_item: dict[str, dict[str, Assignment]] = {}
+    for a in held:
+        if a.reader in panel.readers:
+            of_item.setdefault(a.item_id, {})[a.reader] = a
+    return [
+        replace(one, reader=reader, priority=_last(one), primary=False)
+        for readers in of_item.values()
+        for one in [next(iter(readers.values()))]
+        for reader in panel.readers
+        if reader not in readers
+    ]
+
+
+def _last(one: Assignment) -> int:
+    """The priority at the other end of the round's span: mirrors that of the primary readers."""
+    first = -one.round * SPAN
+    return 2 * first + SPAN - 1 - one.priority if one.primary else one.priority
+
+
+def open_assignments(
+    assignments: Iterable[Assignment], reads: Iterable[HeldRead], panel: Panel
+) -> list[Assignment]:
+    """What the panel still has to read, by reader and priority.
+
+    An item is closed for everybody once as many readers have read it as it has primary readers in
+    the panel (one at the least), and for a reader who read or skipped it.
+    """
+    members = {*panel.readers, panel.adjudicator}
+    present = [a for a in assignments if a.reader in members]
+    needed = Counter(a.item_id for a in present if a.primary and a.role == "reader")
+    done: Counter[str] = Counter()
+    closed: set[tuple[str, str]] = set()
+    for read in reads:
+        if read.outcome != "withdrawn":
+            closed.add((read.item_id, read.reader))
+        if read.outcome in DONE and read.role == "reader":
+            done[read.item_id] += 1
+    still = [
+        a
+        for a in present
+        if (a.item_id, a.reader) not in closed
+        and (a.role == "adjudicator" or done[a.item_id] < max(needed[a.item_id], 1))
+    ]
+    return sorted(still, key=lambda a: (a.reader, a.priority))
+
+
+def adjudications(
+    item_ids: Sequence[str], assignments: Iterable[Assignment], panel: Panel
+) -> list[Assignment]:
+    """Put disputed items in front of the adjudicator, oldest dispute first; blind, like a reader.
+
+    None without an adjudicator in the panel; an item that waits for one already is left out.
+    """
+    if not panel.adjudicator:
+        return []
+    waiting = {a.item_id: a for a in assignments if a.reader == panel.adjudicator}
+    new = [item_id for item_id in item_ids if item_id not in waiting]
+    rounds = {a.item_id: a.round for a in assignments}
+    return [
+        Assignment(item_id, panel.adjudicator, rounds[item_id], priority, role="adjudicator")
+        for priority, item_id in enumerate(new, len(waiting))
+    ]

@@ -1,0 +1,87 @@
+"""What counts as true where readers were several: the adjudicator, else the readers' vote.
+
+The rule, entry by entry (an item and a finding):
+
+1. An adjudicator who read the item decides, "cannot tell" included.
+2. Otherwise the readers vote; "cannot tell" is no vote. Present or absent holds when more readers
+   said so than said the opposite.
+3. An even vote is unknown until an adjudicator reads it: unknown gives no loss (design, rule 4).
+4. Where no reader answered, an imported label holds.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from ssl_core.records import HeldRead, Label
+
+
+def label_matrix(
+    ids: Sequence[str], labels: Iterable[Label], findings: Sequence[str]
+) -> npt.NDArray[np.float64]:
+    """Labels as `(n, C)` of 1 / 0 / NaN, by the rule above.
+
+    `labels` holds at most one label for each item, finding and reader, as `Ledger.labels` gives
+    them; those of other items are passed over.
+    """
+    row = {item_id: position for position, item_id in enumerate(ids)}
+    column = {finding: position for position, finding in enumerate(findings)}
+    shape = (len(ids), len(findings))
+    votes, voters = np.zeros(shape), np.zeros(shape, dtype=bool)
+    truth, decided = np.full(shape, np.nan), np.zeros(shape, dtype=bool)
+    for label in labels:
+        if label.item_id not in row:
+            continue
+        entry = row[label.item_id], column[label.finding]
+        if label.role == "adjudicator":
+            truth[entry], decided[entry] = label.value, True
+        elif label.source == "import":
+            truth[entry] = truth[entry] if decided[entry] else label.value
+        elif not math.isnan(label.value):
+            votes[entry] += 1.0 if label.value else -1.0
+            voters[entry] = True
+    voted = voters & ~decided
+    truth[voted] = np.where(votes > 0, 1.0, np.where(votes < 0, 0.0, np.nan))[voted]
+    return truth
+
+
+def unusable_items(reads: Iterable[HeldRead]) -> set[str]:
+    """The items whose image cannot be read, from each reader's newest read of each item.
+
+    An adjudicator decides; without one, a single reader who says so takes the item out.
+    """
+    doubted: set[str] = set()
+    adjudicated: dict[str, str] = {}
+    for read in reads:
+        if read.role == "adjudicator" and read.outcome in ("read", "unusable"):
+            adjudicated[read.item_id] = read.outcome
+        elif read.outcome == "unusable":
+            doubted.add(read.item_id)
+    usable = {item_id for item_id, outcome in adjudicated.items() if outcome == "read"}
+    return (doubted | adjudicated.keys()) - usable
+
+
+def disagreements(reads: Iterable[HeldRead], labels: Iterable[Label]) -> list[str]:
+    """The items, by first read, on which readers contradict each other and nobody adjudicated.
+
+    They do when one said present and another absent of any finding, or when one read an image
+    that another called unusable. "Cannot tell" contradicts nobody.
+    """
+    outcomes: dict[str, set[str]] = {}
+    settled: set[str] = set()
+    for read in reads:
+        if read.outcome in ("read", "unusable"):
+            outcomes.setdefault(read.item_id, set()).add(read.outcome)
+            if read.role == "adjudicator":
+                settled.add(read.item_id)
+    values: dict[tuple[str, str], set[float]] = {}
+    for label in labels:
+        if label.source != "import" and not math.isnan(label.value):
+            values.setdefault((label.item_id, label.finding), set()).add(label.value)
+    apart = {item_id for (item_id, _), said in values.items() if len(said) > 1}
+    apart |= {item_id for item_id, said in outcomes.items() if len(said) > 1}
+    return [item_id for item_id in outcomes if item_id in apart and item_id not in settled]
