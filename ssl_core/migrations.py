@@ -26,7 +26,6 @@ TYPES = {
         "bigint": "BIGINT",
         "real": "DOUBLE PRECISION",
         "bool": "BOOLEAN",
-        "bool": "BOOLEAN",
     },
 }
 
