@@ -1,8 +1,15 @@
-"""Options that hold several values: words or numbers, by commas."""
+"""Arguments that several commands share, and options that hold several values."""
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
 from ssl_core.errors import ConfigError
+
+WorkspacePath = Annotated[Path, typer.Argument(metavar="WORKSPACE", help="The workspace's folder.")]
 
 
 def words(text: str) -> list[str]:

@@ -15,8 +15,8 @@ import typer
 from rich.markup import escape
 
 from app import export as exporting
-from app import show
-from app.arguments import numbers, words
+from app import reading_cli, show
+from app.arguments import WorkspacePath, numbers, words
 from app.bench import cli as bench
 from app.initialise import Settings, initialise
 from app.memory import keep_freed_memory
@@ -38,13 +38,12 @@ cli = typer.Typer(
     pretty_exceptions_enable=False,
 )
 cli.add_typer(bench.cli, name="bench")
+reading_cli.add_to(cli)
 
 # typer keeps its own copy of click to itself; this is the parent of all its usage errors.
 UsageFault: Any = typer.BadParameter.__bases__[0]
 
 STOPPED = 130  # the exit code of a command that Ctrl-C ended
-
-WorkspacePath = Annotated[Path, typer.Argument(metavar="WORKSPACE", help="The workspace's folder.")]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

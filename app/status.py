@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from app import show
+from app.rooms import is_archive
 from ssl_core.evidence import Estimate
 from ssl_core.records import Measurement, Selection
 from ssl_core.rounds import unfinished
@@ -41,7 +42,7 @@ def status_of(ws: Workspace) -> dict[str, Any]:
         "findings": list(ledger.task.findings),
         "ledger": ledger.url,
         "config": ws.config.digest(),
-        "archive": ledger.has_answers(),
+        "archive": is_archive(ws),
         "items": items,
         "labels": ledger.label_counts(),
         "rounds": rounds,
@@ -95,10 +96,10 @@ def _remarks(ws: Workspace) -> Iterator[str]:
         )
     if ledger.label_counts()["train"] == len(ledger.items("train")):
         yield "Every item of the pool is labeled: there is nothing left to ask."
-    elif not ledger.has_answers() and (waiting := queue(ws)):
+    elif not is_archive(ws) and (waiting := queue(ws)):
         yield (
-            f"{len(waiting):,} items wait for a reader: readloop export {ws.root} --out DIR lists "
-            "them in queue.csv."
+            f"{len(waiting):,} items of the newest selection are not read yet: readloop queue "
+            f"{ws.root} shows them to the readers, readloop sync {ws.root} takes in what they did."
         )
 
 

@@ -6,6 +6,7 @@ round replays: every read takes the events of the rounds before it and nothing l
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Collection, Iterable
 from contextlib import AbstractContextManager
@@ -98,6 +99,13 @@ class Ledger:
                 stored = select(schema.meta.c.kind, schema.meta.c.findings)
                 kind, findings = connection.execute(stored).one()
         return cls(engine, Task(kind, tuple(json.loads(findings))))
+
+    def identity(self) -> str:
+        """Twelve hex digits that tell this ledger, and copies of it, from any other."""
+        with self._reading() as connection:
+            made = connection.scalar(select(schema.meta.c.at))
+            first = connection.scalar(select(schema.items.c.id).order_by(schema.items.c.seq).limit(1))
+        return hashlib.sha256(f"{made} {first}".encode()).hexdigest()[:12]
 
     @property
     def url(self) -> str:

@@ -68,12 +68,17 @@ def queue(workspace: Workspace, room: ReadingRoom, *, report: Report = silent) -
 
 
 def sync(
-    workspace: Workspace, room: ReadingRoom, *, show: bool = True, report: Report = silent
+    workspace: Workspace,
+    room: ReadingRoom,
+    *,
+    everything: bool = False,
+    show: bool = True,
+    report: Report = silent,
 ) -> Synced:
     """Take in what readers did since the last sync, and bring their queues up to date.
 
-    Items on which readers disagree go to the adjudicator. With `show` False the queues are only
-    touched when something came in.
+    Items on which readers disagree go to the adjudicator. With `everything` the bookmark is passed
+    over. With `show` False the queues are only touched when something came in.
 
     Raises:
         ReadingRoomError: the room cannot be reached or refuses; what came before is kept.
@@ -82,7 +87,7 @@ def sync(
     with _one_at_a_time(workspace):
         log, came = workspace.ledger.reading, Synced()
         asked = {(a.item_id, a.reader) for a in log.assignments()}
-        for page in room.pull(log.bookmark(room.name)):
+        for page in room.pull("" if everything else log.bookmark(room.name)):
             known, strangers = _part_strangers(page, asked)
             came.reads += log.take(room.name, known)
             came.rejections += [*page.rejections, *strangers]

@@ -89,6 +89,8 @@ def _make(folder: Path, unfinished: Path) -> None:
     _run_uv("venv", "--python", sys.executable, str(folder))
     wanted = ["--require-hashes", "--compile-bytecode", "--requirement", str(LOCK)]
     _run_uv("pip", "install", "--python", str(folder / "bin" / "python"), *wanted)
+    if not (folder / "bin" / "label-studio").is_file():
+        raise ReadingRoomError(f"{LOCK} brought no label-studio; install Readloop anew.")
     unfinished.unlink()
 
 

@@ -22,14 +22,14 @@ from filelock import FileLock
 from connectors.label_studio.environment import VERSION, environment, install, telling_line
 from connectors.label_studio.process import (
     SignIn,
+    address,
     alive,
     end,
     free_port,
     gone,
     launch,
-    log,
+    output,
     recorded,
-    url,
 )
 from ssl_core.errors import ReadingRoomError
 
@@ -37,13 +37,7 @@ __all__ = ["VERSION", "Server", "SignIn", "data_folder", "environment", "install
 __all__ += ["running", "sign_in", "start", "stop"]
 
 USERNAME = "readloop@localhost.localdomain"
-TASK_LOCK_SECONDS = 3600  # a task that a reader opened and left is free again after this
-_PORTS_TRIED = 100
-_STOP_SECONDS = 10.0
-_KEPT = ("PATH", "HOME", "TMPDIR", "TZ", "LANG", "LC_ALL", "LC_CTYPE")
 _LISTENS = re.compile(r"Starting development server at http://127\.0\.0\.1:(\d+)/")
-# Kept so that a stopped server is reaped, and Python does not warn of a child left running.
-_children: list[subprocess.Popen[bytes]] = []
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +70,8 @@ def sign_in(workspace: Path) -> SignIn | None:
     try:
         secret = json.loads((data / "sign-in.json").read_text(encoding="utf-8"))
         known = recorded(data)
-        url = url(known[1] if known else 8080)
-        return SignIn(url, str(secret["username"]), str(secret["password"]), str(secret["token"]))
+        place = address(known[1] if known else 8080)
+        return SignIn(place, str(secret["username"]), str(secret["password"]), str(secret["token"]))
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -93,7 +87,7 @@ def running(workspace: Path) -> Server | None:
     found, known = alive(data), sign_in(workspace)
     if found is None or known is None or _greeting(found[1], known) != "ours":
         return None
-    return Server(url(found[1]), found[0], data)
+    return Server(address(found[1]), found[0], data)
 
 
 def start(
@@ -150,9 +144,9 @@ def _started(
                 report(f"Port {port} is taken; Label Studio uses {candidate}.")
             found = (launch(program, data, candidate, known), candidate)
         if _settled(data, found[1], known, deadline):
-            return Server(url(found[1]), found[0], data)
+            return Server(address(found[1]), found[0], data)
         stop_at = found[1]  # somebody took the port while the server was getting ready
-        _end(data)
+        end(data)
         found, candidate = None, stop_at + 1
 
 
@@ -171,7 +165,7 @@ def _make_folders(data: Path) -> None:
 def _new_sign_in(workspace: Path) -> SignIn:
     """Draw a password and a token, and keep them in a file that only its owner reads."""
     data = data_folder(workspace)
-    drawn = SignIn(url(8080), USERNAME, secrets.token_urlsafe(12), secrets.token_hex(20))
+    drawn = SignIn(address(8080), USERNAME, secrets.token_urlsafe(12), secrets.token_hex(20))
     text = json.dumps({name: getattr(drawn, name) for name in ("username", "password", "token")})
     scratch = data / "sign-in.new"
     scratch.unlink(missing_ok=True)
@@ -184,11 +178,11 @@ def _new_sign_in(workspace: Path) -> SignIn:
 def _settled(data: Path, port: int, known: SignIn, deadline: float) -> bool:
     """Wait until the server is ready; False if it found `port` taken. Raises when it failed."""
     while time.monotonic() < deadline:
-        alive, log = alive(data) is not None, log(data)
-        listens = _LISTENS.search(log)
-        if "port is already in use" in log or (listens and int(listens[1]) != port):
+        lives, said = alive(data) is not None, output(data)
+        listens = _LISTENS.search(said)
+        if "port is already in use" in said or (listens and int(listens[1]) != port):
             return False
-        if not alive:
+        if not lives:
             raise _failed(data, "ended before it was ready")
         # Only now is the token shown: until it listens, an answer would be somebody else's.
         greeting = _greeting(port, known) if listens else "silent"
@@ -204,15 +198,15 @@ def _settled(data: Path, port: int, known: SignIn, deadline: float) -> bool:
 
 
 def _failed(data: Path, what: str) -> ReadingRoomError:
-    last = telling_line(log(data)) or "it wrote nothing"
+    last = telling_line(output(data)) or "it wrote nothing"
     return ReadingRoomError(f"Label Studio {what}: {last} (all of it: {data / 'server.log'}).")
 
 
 def _greeting(port: int, known: SignIn) -> str:
     """What the server on `port` makes of our token: "ours", "refused" or "silent"."""
-    address, header = f"{url(port)}/api/current-user/whoami", f"Token {known.token}"
+    place, header = f"{address(port)}/api/current-user/whoami", f"Token {known.token}"
     try:  # a proxy of the caller's is not asked for this machine
-        answer = httpx.get(address, headers={"Authorization": header}, timeout=10, trust_env=False)
+        answer = httpx.get(place, headers={"Authorization": header}, timeout=10, trust_env=False)
         if answer.status_code in (401, 403):
             return "refused"
         return "ours" if answer.json()["email"] == known.username else "silent"

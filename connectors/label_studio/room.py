@@ -1,0 +1,198 @@
+"""Label Studio as a reading room: a project a reader, blind to the others and to the model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
+
+from connectors.label_studio import projects
+from connectors.label_studio.answers import Desk, answers
+from connectors.label_studio.client import Client
+from connectors.label_studio.page import hint_result, label_config
+from connectors.label_studio.tasks import arrange
+from ssl_core.records import Assignment, Hint, Pulled, Rejection, Task
+
+# A change counts from when it was made, but is seen when it is committed: look back a little.
+MARGIN = timedelta(seconds=60)
+PRIORITY_ZERO = 10**14  # the server orders data as text, so priorities are shifted above zero
+
+Count = Callable[[str, int, int], None]
+"""Told what is being done, how much of it is done, and how much there is."""
+
+
+class Pictures(Protocol):
+    """Where the server, or a reader's browser, finds an item's picture."""
+
+    @property
+    def folder(self) -> Path | None:
+        """The folder that the server serves itself; None where another server does."""
+
+    def url(self, item_id: str) -> str:
+        """The address that a task holds."""
+
+    def prepare(self, item_ids: Sequence[str], progress: Callable[[int, int], None]) -> None:
+        """See to it that the addresses will answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A reader's project: its number, and the link that serves their next case."""
+
+    reader: str
+    project: int
+    link: str
+
+
+class LabelStudioRoom:
+    """A `ReadingRoom` on a Label Studio server.
+
+    `workspace` is an opaque name that tells this workspace's projects from others; `title` is for
+    people. Methods raise `ReadingRoomError` when the server cannot be reached or refuses; they
+    may then be called again, whatever had been done.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        task: Task,
+        workspace: str,
+        *,
+        title: str,
+        readers: Sequence[str],
+        adjudicator: str = "",
+        pictures: Pictures,
+        count: Count = lambda what, done, of: None,
+    ) -> None:
+        self.readers = tuple(readers)
+        self.remarks: list[str] = []
+        """What was mended on the server, in sentences."""
+        self._client, self._task, self._workspace = client, task, workspace
+        self._title, self._pictures, self._count = title, pictures, count
+        self._adjudicator = adjudicator
+        self._config = label_config(task)
+
+    @property
+    def name(self) -> str:
+        """The room's name in the ledger: another server has a bookmark of its own."""
+        return f"label_studio {self._client.url}"
+
+    def queue(self, open_: Sequence[Assignment], hints: Mapping[str, Sequence[Hint]]) -> None:
+        """Make what each reader still has to read exactly this, in order of priority."""
+        found = projects.find_projects(self._client, self._workspace)
+        asked: dict[str, list[Assignment]] = {reader: [] for reader in found}
+        for one in sorted(open_, key=lambda a: a.priority):
+            asked.setdefault(one.reader, []).append(one)
+        needed = list(dict.fromkeys(one.item_id for one in open_))
+        self._pictures.prepare(needed, lambda done, n: self._count("write pictures", done, n))
+        for reader, assignments in asked.items():
+            project = self._ready(found.get(reader), reader)
+            wanted = {
+                one.item_id: self._wanted(one, rank, len(assignments), hints)
+                for rank, one in enumerate(assignments)
+            }
+            arrange(self._client, project, wanted, partial(self._count, f"queue for {reader}"))
+
+    def pull(self, bookmark: str) -> Iterator[Pulled]:
+        """What changed in every reader's project; of one reader, oldest first."""
+        marks: dict[str, Any] = json.loads(bookmark) if bookmark else {}
+        found = projects.find_projects(self._client, self._workspace)
+        others = self._accounts() if len(found) > 1 else {}
+        for reader in self._members:
+            if reader not in found:
+                if reader in marks:
+                    yield Pulled((), (_gone(reader),))
+                continue
+            mark, doubtful = marks.get(reader, {}), list[int]()
+            not_theirs = {i: other for i, other in others.items() if other != reader}
+            desk = Desk(found[reader].id, reader, self._task, not_theirs)
+            began, changed = self._moment(), False
+            for page, refused in answers(
+                self._client, desk, mark.get("since", ""), mark.get("doubtful", ())
+            ):
+                changed = changed or bool(page.reads or page.rejections)
+                doubtful += refused
+                yield page
+            if changed:  # with nothing new, the old mark is as good, and spares a row
+                marks[reader] = {"since": began, "doubtful": sorted(doubtful)}
+        yield Pulled((), (), json.dumps(marks, sort_keys=True) if marks else "")
+
+    def places(self) -> list[Place]:
+        """The projects that are there, in the order of the readers."""
+        found = projects.find_projects(self._client, self._workspace)
+        return [
+            Place(reader, found[reader].id, self._link(found[reader].id))
+            for reader in self._members
+            if reader in found
+        ]
+
+    @property
+    def _members(self) -> tuple[str, ...]:
+        return (*self.readers, *([self._adjudicator] if self._adjudicator else []))
+
+    def _link(self, project: int) -> str:
+        view = projects.ensure_view(self._client, project)
+        return projects.link(self._client, project, view)
+
+    def _ready(self, project: projects.Project | None, reader: str) -> int:
+        """The reader's project with its tab, pictures and page, made or mended."""
+        if project is None:
+            project = projects.make_project(
+                self._client, self._workspace, self._title, reader, self._config
+            )
+        elif project.label_config.strip() != self._config.strip():
+            self._client.patch(f"api/projects/{project.id}/", {"label_config": self._config})
+            self.remarks.append(
+                f"The labeling page of {reader}'s project {project.id} had been edited by hand: "
+                "it is Readloop's again."
+            )
+        projects.ensure_view(self._client, project.id)
+        if self._pictures.folder is not None:
+            folder = str(self._pictures.folder.resolve())
+            projects.ensure_storage(self._client, project.id, folder)
+        return project.id
+
+    def _wanted(
+        self, one: Assignment, rank: int, of: int, hints: Mapping[str, Sequence[Hint]]
+    ) -> dict[str, Any]:
+        shown = {h.finding: h.value for h in hints.get(one.item_id, ())} if one.hinted else {}
+        prediction = {
+            "model_version": projects.MODEL_VERSION,
+            # Without a result it pre-ticks nothing: the read is blind. The score is that of the
+            # order alone, since a strategy's own would tell the random control from its choice.
+            "result": hint_result(self._task, shown) if shown else [],
+            "score": 1.0 - rank / of,
+        }
+        data = {
+            "image": self._pictures.url(one.item_id),
+            "external_id": one.item_id,
+            "priority": f"{PRIORITY_ZERO + one.priority:015d}",
+            "queue": "open",
+        }
+        return {"data": data, "predictions": [prediction]}
+
+    def _accounts(self) -> dict[int, str]:
+        """Which accounts on the server are readers' own, by name or address."""
+        owned = {}
+        for user in self._client.get("api/users/"):
+            address = str(user.get("email") or "")
+            for reader in self._members:
+                if reader in (address, address.partition("@")[0], user.get("username") or None):
+                    owned[user["id"]] = reader
+        return owned
+
+    def _moment(self) -> str:
+        """A moment before which nothing is still on its way, by the server's clock."""
+        now = self._client.now
+        return (now - MARGIN).strftime("%Y-%m-%dT%H:%M:%S.%fZ") if now else ""
+
+
+def _gone(reader: str) -> Rejection:
+    return Rejection(
+        f"{reader}'s project",
+        "it is not on the server any more: `readloop queue` makes it anew, what was synced is kept",
+    )
