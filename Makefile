@@ -36,11 +36,13 @@ check: setup
 bench: setup
 	$(BIN)/readloop bench augment
 
-# Exact versions and hashes, no addresses.
+# Exact versions and hashes, no addresses. The Label Studio server has an environment of its own.
+COMPILE := $(BIN)/uv pip compile --universal --generate-hashes --python-version 3.11 --quiet \
+	  --no-header --no-annotate --no-emit-index-url --no-emit-find-links
 lock:
-	$(BIN)/uv pip compile --universal --generate-hashes --python-version 3.11 --quiet \
-	  --no-header --no-annotate --no-emit-index-url --no-emit-find-links \
-	  --group dev pyproject.toml -o requirements.lock
+	$(COMPILE) --group dev pyproject.toml -o requirements.lock
+	printf '%s\n' label-studio==1.23.2 label-studio-sdk==2.1.2 \
+	  | $(COMPILE) - -o connectors/label_studio/server.lock
 
 clean:
 	rm -rf demo .mypy_cache .ruff_cache .pytest_cache .hypothesis

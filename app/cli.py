@@ -99,6 +99,10 @@ def init(
     separator: Annotated[str, typer.Option(help="What parts the findings of a cell.")] = "|",
     findings: Annotated[str, typer.Option(help="The findings to keep, by commas.")] = "",
     negative: Annotated[str, typer.Option(help="The word for none of them.")] = "No Finding",
+    unlabeled: Annotated[
+        Literal["", "binary", "multi_label", "multi_class"],
+        typer.Option(help="No row has a label: what readers will be asked about --findings."),
+    ] = "",
     mask_column: Annotated[str, typer.Option(help="Column of the mask's path.")] = "",
     split_column: Annotated[str, typer.Option(help="Column of the official split.")] = "",
     archive: Annotated[
@@ -147,6 +151,7 @@ def init(
         mask=mask_column or None,
         split=split_column or None,
         path_template=path_template,
+        unlabeled=unlabeled or None,
     )
     policy = Policy(
         seed=seed,

@@ -17,7 +17,7 @@ from pathlib import Path, PureWindowsPath
 from typing import TypeAlias
 
 from ssl_core.errors import ConfigError, ImportRefusedError
-from ssl_core.records import Task
+from ssl_core.records import Task, TaskKind
 
 MOST_FINDINGS, LONGEST_NAME = 100, 100
 
@@ -35,7 +35,8 @@ class Columns:
     `findings_column` (multi-label), or `mask` alone (segmentation). `mask` beside labels is kept.
     `group` is the patient; None says on purpose that there is no such column.
     `path_template` turns the path cell into a path ("images/{}.jpg"). `findings` names the
-    findings to keep, in order; empty means every word of the column.
+    findings to keep, in order; empty means every word of the column. `unlabeled` says that no row
+    is labeled, and what readers will be asked about the `findings`.
     """
 
     path: str
@@ -49,6 +50,7 @@ class Columns:
     mask: str | None = None
     split: str | None = None
     path_template: str = "{}"
+    unlabeled: TaskKind | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,11 +114,16 @@ def _check_options(columns: Columns) -> None:
     """Refuse choices of columns that contradict each other."""
     if columns.label and columns.findings_column:
         raise ConfigError("A label column and a findings column were both given; choose one.")
-    if not (columns.label or columns.findings_column or columns.mask):
-        raise ConfigError("Say where the labels are: a label, findings or mask column.")
+    if columns.unlabeled is not None:
+        _check_unlabeled(columns)
+    elif not (columns.label or columns.findings_column or columns.mask):
+        raise ConfigError(
+            "Say where the labels are (a label, findings or mask column), or that no row has any "
+            "(unlabeled)."
+        )
     if columns.positive is not None and not columns.label:
         raise ConfigError("A positive value needs a label column.")
-    if columns.findings and not columns.findings_column:
+    if columns.findings and not columns.findings_column and columns.unlabeled is None:
         raise ConfigError("A list of findings needs a findings column.")
     if not columns.separator:
         raise ConfigError("The separator between findings is empty; give one, such as '|'.")
@@ -129,6 +136,21 @@ def _check_options(columns: Columns) -> None:
     if columns.path_template.count("{}") != 1:
         raise ConfigError(
             f"The path template {_show(columns.path_template)} needs {{}} once, for the cell."
+        )
+
+
+def _check_unlabeled(columns: Columns) -> None:
+    """Refuse a question to readers that has no, or too few, findings."""
+    if columns.label or columns.findings_column or columns.mask:
+        raise ConfigError("Unlabeled images and a column of labels contradict each other.")
+    if columns.unlabeled == "segmentation":
+        raise ConfigError("Unlabeled segmentation cannot be imported yet: give a mask column.")
+    wanted = {"binary": (1, 1), "multi_class": (2, MOST_FINDINGS)}
+    least, most = wanted.get(str(columns.unlabeled), (1, MOST_FINDINGS))
+    if not least <= len(columns.findings) <= most:
+        raise ConfigError(
+            f"Unlabeled {columns.unlabeled} images need {least} to {most} named findings, and "
+            f"{len(columns.findings)} were given."
         )
 
 
@@ -215,7 +237,7 @@ def _rows(
             refusals.append((line, image if image.isprintable() else _show(image), reason))
         elif row := _row(line, used, columns):
             rows.append(row)
-            labels.append(_known(used[column]))
+            labels.append(_known(used[column]) if column else "")
         else:
             outside.append(f"line {line}: {_show(image)}")
     if outside:
@@ -265,9 +287,14 @@ def _understand(cells: set[str], columns: Columns) -> tuple[Task, Meanings]:
     """Find the task, and what each distinct label cell says."""
     values = sorted(cells - {""})
     column = columns.label or columns.findings_column or columns.mask or ""
+    if columns.unlabeled is not None:
+        _check_names(columns.findings, "", "findings")
+        unknown: Labels = (math.nan,) * len(columns.findings)
+        return Task(columns.unlabeled, columns.findings), {"": unknown}
     if not values:
         raise ImportRefusedError(
-            f"Column {_show(column)} is empty in every row; label a few rows of each class."
+            f"Column {_show(column)} is empty in every row; label a few rows of each class, or "
+            "leave the column out and say that the images are unlabeled."
         )
     if columns.label and columns.positive is not None:
         return _binary(values, columns.label, columns.positive)

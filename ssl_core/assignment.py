@@ -15,6 +15,7 @@ SPAN = 10_000_000
 """Priorities that a round takes up: newer rounds come first, whatever was asked before."""
 
 DONE = ("read", "unusable")  # outcomes that answer a question; a skipped one still waits
+SEEN = (*DONE, "skipped")  # a reader is not shown the item again
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +84,7 @@ def newcomers(held: Iterable[Assignment], panel: Panel) -> list[Assignment]:
         return []
     of_item: dict[str, dict[str, Assignment]] = {}
     for a in held:
-        if a.reader in panel.readers:
+        if a.reader in panel.readers and a.role == "reader":
             of_item.setdefault(a.item_id, {})[a.reader] = a
     return [
         replace(one, reader=reader, priority=_last(one), primary=False)
@@ -105,24 +106,23 @@ def open_assignments(
 ) -> list[Assignment]:
     """What the panel still has to read, by reader and priority.
 
-    An item is closed for everybody once as many readers have read it as it has primary readers in
-    the panel (one at the least), and for a reader who read or skipped it.
+    An item is closed for everybody once as many readers have read it as it has primary readers who
+    are in the panel or did read it (one at the least), and for a reader who read or skipped it.
     """
     members = {*panel.readers, panel.adjudicator}
-    present = [a for a in assignments if a.reader in members]
-    needed = Counter(a.item_id for a in present if a.primary and a.role == "reader")
+    outcome = {(read.item_id, read.reader): read.outcome for read in reads if read.outcome in SEEN}
     done: Counter[str] = Counter()
-    closed: set[tuple[str, str]] = set()
-    for read in reads:
-        if read.outcome != "withdrawn":
-            closed.add((read.item_id, read.reader))
-        if read.outcome in DONE and read.role == "reader":
-            done[read.item_id] += 1
+    needed: Counter[str] = Counter()
+    present = []
+    for a in assignments:
+        has_read = outcome.get((a.item_id, a.reader)) in DONE
+        if a.role == "reader":
+            done[a.item_id] += has_read
+            needed[a.item_id] += a.primary and (has_read or a.reader in members)
+        if a.reader in members and (a.item_id, a.reader) not in outcome:
+            present.append(a)
     still = [
-        a
-        for a in present
-        if (a.item_id, a.reader) not in closed
-        and (a.role == "adjudicator" or done[a.item_id] < max(needed[a.item_id], 1))
+        a for a in present if a.role == "adjudicator" or done[a.item_id] < max(needed[a.item_id], 1)
     ]
     return sorted(still, key=lambda a: (a.reader, a.priority))
 

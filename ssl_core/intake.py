@@ -350,7 +350,17 @@ def _import_warnings(
 
 def _count_warnings(task: Task, counts: Iterable[Count]) -> Iterator[str]:
     """Name the findings that validation or the vault cannot measure."""
+    known_in = {c.split for c in counts if c.positives + c.negatives}
+    for split in ("validation", "vault"):
+        n = max((c.items for c in counts if c.split == split), default=0)
+        if split not in known_in and n:
+            yield (
+                f"No item of {split} has a label: its {n:,} items go to the readers before the "
+                "first round, and nothing can be measured there until they are read."
+            )
     for count in counts:
+        if count.split not in known_in:
+            continue
         known = {"positive": count.positives, "negative": count.negatives}
         if task.kind == "segmentation":
             del known["negative"]  # its label says that a mask is there

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -35,10 +35,14 @@ def append(connection: Connection, task: Task, reads: Iterable[Read], round_numb
     return added
 
 
-def newest(before_round: int | None = None) -> Select[Any]:
-    """Select each reader's newest read of each item, oldest first."""
+def newest(
+    before_round: int | None = None, item_ids: Collection[str] | None = None
+) -> Select[Any]:
+    """Select each reader's newest read of each item (None: of all), oldest first."""
     table = schema.reads
     last = select(func.max(table.c.seq)).group_by(table.c.item_id, table.c.reader)
+    if item_ids is not None:
+        last = last.where(table.c.item_id.in_(item_ids))
     if before_round is not None:
         last = last.where(table.c.round < before_round)
     query = schema.select_records(table, HeldRead).where(table.c.seq.in_(last))
@@ -91,7 +95,7 @@ def _new(connection: Connection, reads: Sequence[Read]) -> list[tuple[Read, Held
     keys = {read.key for read in reads}
     held = set(connection.scalars(select(table.c.key).where(table.c.key.in_(keys))))
     items = {read.item_id for read in reads}
-    query = newest().where(table.c.item_id.in_(items))
+    query = newest(item_ids=items)
     last: dict[Pair, Any] = {
         (one.item_id, one.reader): one for one in schema.fetch(connection, HeldRead, query)
     }
@@ -110,13 +114,12 @@ def _new(connection: Connection, reads: Sequence[Read]) -> list[tuple[Read, Held
 def _labels(
     task: Task, read: Read, before: HeldRead | None, asked: dict[Pair, Assignment]
 ) -> Iterator[Label]:
-    """A read's answers as labels; what takes a read back turns its labels into "unknown"."""
-    answers: Sequence[tuple[str, float]] = read.answers
-    if read.outcome != "read":
-        took_back = before is not None and before.outcome == "read"
-        answers = [(finding, math.nan) for finding in task.findings] if took_back else []
+    """A read's answers as labels; what its reader had said before and says no more is unknown."""
+    said = dict(read.answers) if read.outcome == "read" else {}
+    if before is not None and before.outcome == "read":
+        said |= {finding: math.nan for finding in task.findings if finding not in said}
     role = asked[read.item_id, read.reader].role
-    for finding, value in answers:
+    for finding, value in said.items():
         yield Label(
             item_id=read.item_id,
             finding=finding,

@@ -15,6 +15,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from ssl_core.assignment import (
+    DONE,
     Panel,
     adjudications,
     deal,
@@ -95,7 +96,7 @@ def sync(
         panel = panel_of(workspace.config, room)
         disputed = adjudications(log.disagreements(), log.assignments(), panel)
         came.adjudications = log.assign(disputed)
-        if show or came.reads:
+        if show or came.reads or came.adjudications:
             _show(workspace, room)
         return came
 
@@ -154,8 +155,7 @@ def _assign(workspace: Workspace, room: ReadingRoom, report: Report) -> int:
     ledger, config = workspace.ledger, workspace.config
     log, panel = ledger.reading, panel_of(config, room)
     held = log.assignments()
-    settled = {a.item_id for a in held if a.reader in panel.readers} | ledger.labeled_items()
-    settled |= log.unusable()
+    settled = {a.item_id for a in held if a.reader in panel.readers} | _answered(workspace)
     dealt, hints = newcomers(held, panel), list[Hint]()
     for number, asked in _questions(workspace):
         new = [item_id for item_id in asked if item_id not in settled]
@@ -171,6 +171,14 @@ def _assign(workspace: Workspace, room: ReadingRoom, report: Report) -> int:
     return log.assign(dealt, hints)
 
 
+def _answered(workspace: Workspace) -> set[str]:
+    """The items that somebody labeled or called unusable, and did not take it all back."""
+    reads = workspace.ledger.reading.reads()
+    read = {r.item_id for r in reads if r.outcome in DONE}
+    taken_back = {r.item_id for r in reads} - read
+    return (workspace.ledger.labeled_items() - taken_back) | read
+
+
 def _questions(workspace: Workspace) -> Iterator[tuple[int, list[str]]]:
     """Each round with the items it asked for, in order; before the first, those that measure."""
     ledger = workspace.ledger
@@ -183,7 +191,7 @@ def _questions(workspace: Workspace) -> Iterator[tuple[int, list[str]]]:
 
 
 def _of_round(number: int, panel: Panel, config: Config) -> Panel:
-    if number or not panel.overlap_share:
+    if number or panel.readers != config.reading.readers:
         return panel
     reading = config.reading
     overlap, share = reading.evaluation_overlap, reading.evaluation_overlap_share

@@ -140,7 +140,9 @@ def _next_round(workspace: Workspace, query_size: int | None) -> Round:
     items, findings = ledger.items("train"), ledger.task.findings
     number = len(ledger.rounds()) + 1
     size = config.selection.query_size if query_size is None else query_size
-    train = part(items, ledger.labels(), findings, workspace.images)
+    out = ledger.reading.unusable()
+    usable = [item for item in items if item.id not in out]
+    train = part(usable, ledger.labels(), findings, workspace.images)
     trained = can_teach(train.labels, ledger.task)
     strategy = config.selection.strategy if trained else config.selection.cold_start
     recipe = plan(config.recipe).name

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import psycopg
 import pytest
 
+from tests import label_studio as label_studio_server
 from tests import postgres
 
 # Test processes share the cores already; more threads in each would fight over them.
@@ -45,3 +47,24 @@ def new_ledger_url(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[
 def ledger_url(new_ledger_url: Callable[[], str]) -> str:
     """The URL of a place for one ledger: the test runs on SQLite and on PostgreSQL."""
     return new_ledger_url()
+
+
+@dataclass(frozen=True, slots=True)
+class RunningLabelStudio:
+    """A real server for tests: how to sign in, and the folder whose `images` it serves."""
+
+    url: str
+    username: str
+    password: str
+    token: str
+    media: Path
+
+
+@pytest.fixture(scope="session")
+def label_studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningLabelStudio]:
+    """One Label Studio for the whole run, whatever the number of test processes."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    with label_studio_server.server(shared) as room:
+        known = room.sign_in
+        yield RunningLabelStudio(known.url, known.username, known.password, known.token, room.media)

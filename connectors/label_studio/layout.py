@@ -36,8 +36,16 @@ _STYLE = """
 .rl-multi_label .lsf-choice + .lsf-choice:has(.ant-checkbox-checked) { background: #6b5214; }
 .rl-multi_label .lsf-choice + .lsf-choice .ant-checkbox-checked .ant-checkbox-inner {
   background: #d9a420; }
+.rl .rl-unsure .lsf-choice:has(.ant-checkbox-checked) { background: #6b5214; }
+.rl .rl-unsure .ant-checkbox-checked .ant-checkbox-inner { background: #d9a420; }
 .rl .rl-other .lsf-choice:has(.ant-checkbox-checked) { background: #7c2d2d; }
 .rl .rl-other .ant-checkbox-checked .ant-checkbox-inner { background: #e06666; }
+.rl-exclusive .lsf-choices { gap: 1px; }
+.rl-exclusive .rl-answer .lsf-choice:last-child { margin-top: 18px; }
+.rl-exclusive .rl-answer .lsf-choice:last-child:has(.ant-checkbox-checked) {
+  background: #7c2d2d; }
+.rl-exclusive .lsf-choice:last-child .ant-checkbox-checked .ant-checkbox-inner {
+  background: #e06666; }
 .rl-panel .lsf-choice__checkbox { display: flex; align-items: center; padding: 5px 6px; }
 .rl-panel .lsf-choice__checkbox span { top: 0; color: #e3e7ec; font-size: 14px; }
 .rl-panel .lsf-choice__checkbox .ant-checkbox + span { flex: 1; padding: 0 0 0 8px; }
@@ -47,6 +55,7 @@ _STYLE = """
 .rl-panel .lsf-choice__checkbox .lsf-hint { float: right; top: 1px; font-size: 11px; }
 .rl-panel .lsf-labels { margin: 0 0 8px !important; }
 .rl-panel .lsf-label, .rl-panel .lsf-label span { color: #e3e7ec !important; }
+.rl-panel .lsf-label_selected, .rl-panel .lsf-label_selected span { color: #000 !important; }
 """
 _LAYOUT = """<View className="rl rl-{kind}">
 <Style>{style}</Style>

@@ -38,12 +38,14 @@ REASONS = {
 # Each finding has a key, and "cannot tell" the key beneath it. Left out is what Label Studio takes
 # itself: H (pan), and shift+1 and shift+2 (zoom); N marks the image unusable on every page. Where
 # there is a brush, B and E are its tools, hence other keys for "cannot tell" there.
-_PRESENT_KEYS, _UNSURE_KEYS = "1234567890asdfgjkl", "qwertyuiopzxcvbm;'"
+_PRESENT_KEYS, _UNSURE_KEYS = "1234567890asdfgjkl", "qwertyuiopzxcvbm"
 _CLASS_KEYS = "1234567890qwertyuiopasdfgjklzxvbm"
-_BRUSH_KEYS, _BRUSH_UNSURE_KEYS = "123456789", "asdfgjklo"
+_BRUSH_KEYS, _BRUSH_UNSURE_KEYS = "1234567890qwrtyuip", "asdfgjklozxcm"
 _UNUSABLE_KEY, _CLASS_UNSURE_KEY = "n", "c"
-# Label Studio gives a choice without a key one of its own choosing; this one cannot be pressed.
+# Label Studio gives a choice without a key the next free one, which is none when all of the above
+# are taken, but could be E where there is a brush; this one cannot be pressed.
 _NO_KEY = "ctrl+alt+shift+f19"
+_REQUIRED = 'required="true" requiredMessage="Choose an answer, or mark the image unusable."'
 
 _COLOURS = ("#ffb000", "#4cc9f0", "#f72585", "#80ed99", "#c77dff", "#ff7f51", "#ffe066", "#90e0ef")
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -73,7 +75,8 @@ class Reading:
 
 def label_config(task: Task) -> str:
     """The labeling page of `task` as Label Studio's XML; the image is the field `image`."""
-    return layout(task.kind, "\n".join(_body(task)), _key_line(task))
+    exclusive = " rl-exclusive" if task.kind in ("binary", "multi_class") else ""
+    return layout(task.kind + exclusive, "\n".join(_body(task)), _key_line(task))
 
 
 def shown_names(task: Task) -> tuple[str, ...]:
@@ -99,13 +102,13 @@ def _body(task: Task) -> Iterator[str]:
     names = shown_names(task)
     if task.kind in ("binary", "multi_class"):
         choices = _exclusive_choices(task)
-        message = "Choose an answer first, or mark the image unusable."
-        yield _choices("answer", choices, f'required="true" requiredMessage={quoteattr(message)}')
-        yield f'<View className="rl-other">{_reasons("answer")}</View>'
+        answer = _choices("answer", choices, _REQUIRED)
+        yield f'<View className="rl-answer">{answer}</View>'
+        yield _reasons("answer")
         return
     if task.kind == "segmentation":
         yield _brush_labels(names)
-        unsure = zip(names, _padded(_BRUSH_UNSURE_KEYS, len(names)), strict=True)
+        unsure = zip(names, _padded(_BRUSH_UNSURE_KEYS, len(names), _NO_KEY), strict=True)
         for position, (name, key) in enumerate(unsure, start=1):
             yield f'<View className="rl-unsure"><Header value={quoteattr(name)} size="6"/>'
             yield _choices(f"f{position}", [(CANNOT_TELL, key)]) + "</View>"
@@ -130,7 +133,8 @@ def _exclusive_choices(task: Task) -> list[tuple[str, str]]:
 
 def _choices(name: str, choices: Iterable[tuple[str, str]], extra: str = "") -> str:
     inner = "".join(
-        f"<Choice value={quoteattr(value)} hotkey={quoteattr(key)}/>" for value, key in choices
+        f"<Choice value={quoteattr(value)}" + (f' hotkey="{key}"/>' if key else "/>")
+        for value, key in choices
     )
     head = f'<Choices name="{name}" toName="image" choice="single" layout="inline"'
     return f"{head} {extra}>{inner}</Choices>"
@@ -144,23 +148,24 @@ def _reasons(of: str) -> str:
 
 def _brush_labels(names: tuple[str, ...]) -> str:
     labels = "".join(
-        f"<Label value={quoteattr(name)} hotkey={quoteattr(key)} "
+        f'<Label value={quoteattr(name)} hotkey="{key}" '
         f'background="{_COLOURS[position % len(_COLOURS)]}"/>'
         for position, (name, key) in enumerate(
-            zip(names, _padded(_BRUSH_KEYS, len(names)), strict=True)
+            zip(names, _padded(_BRUSH_KEYS, len(names), _NO_KEY), strict=True)
         )
     )
     return f'<BrushLabels name="mask" toName="image">{labels}</BrushLabels>'
 
 
-def _padded(keys: str, count: int) -> list[str]:
-    return [*keys[:count], *[_NO_KEY] * (count - len(keys))]
+def _padded(keys: str, count: int, spare: str = "") -> list[str]:
+    return [*keys[:count], *[spare] * (count - len(keys))]
 
 
 def _key_line(task: Task) -> str:
+    # With a region still selected, another finding's key would rename it instead of starting anew.
     first = {
         "multi_label": "A finding left open is absent. ",
-        "segmentation": "A finding left unpainted is absent. ",
+        "segmentation": "Unpainted is absent. Press Esc before you paint another finding. ",
     }.get(task.kind, "")
     return f"{first}Submit: ctrl+enter. Skip: ctrl+space. Pan: h."
 

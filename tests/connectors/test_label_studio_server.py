@@ -144,7 +144,7 @@ def test_it_listens_on_this_machine_only_and_nobody_else_can_sign_up(workspace):
     lines = Path("/proc/net/tcp")
     if lines.exists():  # macOS has no such table
         local = [line.split()[1] for line in lines.read_text().splitlines()[1:]]
-        assert [a for a in local if a.endswith(f":{port:04X}")][0].startswith("0100007F")
+        assert f"0100007F:{port:04X}" in local
         assert f"00000000:{port:04X}" not in local
 
 
@@ -161,7 +161,9 @@ def test_images_below_media_are_served_to_a_project_that_has_a_storage(workspace
         assert httpx.get(address, headers=header).content == picture.read_bytes()
         assert httpx.get(address).status_code in (302, 401, 403)
         outside = address.replace("images/a.png", "../sign-in.json")
-        assert httpx.get(outside, headers=header).status_code in (403, 404)
+        refused = httpx.get(outside, headers=header)
+        assert refused.status_code >= 400
+        assert known.token not in refused.text
 
 
 def test_secrets_stay_in_the_private_folder(workspace):
@@ -296,7 +298,7 @@ def test_a_sign_in_of_another_server_is_told(empty, program):
         server._make_folders(server.data_folder(empty))
         known = server._new_sign_in(empty)
         process.launch(server.install(), server.data_folder(empty), port, known)
-        with pytest.raises(ReadingRoomError, match="does not accept the sign-in in .*sign-in.json"):
+        with pytest.raises(ReadingRoomError, match=r"not accept the sign-in in .*sign-in\.json"):
             server.start(empty, port, timeout=10)
         assert process.alive(server.data_folder(empty)) is None
 
@@ -315,15 +317,11 @@ def test_a_program_that_fails_is_told_with_its_last_line(empty, program):
     assert server.running(empty) is None
 
 
-def test_a_program_that_hangs_is_ended(empty, program):
+def test_a_program_that_hangs_is_ended(empty, program, monkeypatch):
     program("echo thinking; trap '' TERM; sleep 60 & wait; sleep 60")
-    process_before = process._STOP_SECONDS
-    process._STOP_SECONDS = 0.5
-    try:
-        with pytest.raises(ReadingRoomError, match="was not ready in time: thinking"):
-            server.start(empty, label_studio.free_port(), timeout=0.5)
-    finally:
-        process._STOP_SECONDS = process_before
+    monkeypatch.setattr(process, "_STOP_SECONDS", 0.5)
+    with pytest.raises(ReadingRoomError, match="was not ready in time: thinking"):
+        server.start(empty, label_studio.free_port(), timeout=0.5)
     assert process.alive(server.data_folder(empty)) is None
 
 
@@ -345,7 +343,7 @@ def test_a_port_taken_while_it_got_ready_is_followed_by_the_next(empty, program)
     program('echo "Error: That port is already in use."; exit 1')
     said: list[str] = []
     with pytest.raises(ReadingRoomError, match="was not ready in time"):
-        server.start(empty, wanted, said.append, timeout=1)
+        server.start(empty, wanted, said.append, timeout=2)
     assert any(text.startswith(f"Port {wanted} is taken") for text in said)
 
 
