@@ -1,9 +1,9 @@
 # Set-up needs Python 3.11 to 3.13, git and make; everything else is fetched into .venv.
 PYTHON ?= python3
 BIN := .venv/bin
-SERVE ?= 1
+LABEL_STUDIO ?= 1
 
-.PHONY: setup demo test check format bench lock clean
+.PHONY: setup label-studio demo test check format bench lock clean
 
 setup: .venv/.ready
 
@@ -16,12 +16,17 @@ setup: .venv/.ready
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps -e .
 	@touch $@
 
-# The main job end to end on the shipped sample: three simulated rounds beside a random control.
+# The server's own environment, outside this one; `readloop label-studio up` makes it when missing.
+label-studio: setup
+	@$(BIN)/python -c 'from connectors.label_studio.server import install; print(install(print))'
+
+# The main job end to end on the shipped sample: three simulated rounds beside a random control,
+# then a batch that waits to be read. LABEL_STUDIO=0 leaves the reading room out.
 demo: setup
-	$(BIN)/python -m app.demo
+	$(BIN)/python -m app.demo $(if $(filter 0,$(LABEL_STUDIO)),--no-label-studio)
 
 test: setup
-	$(BIN)/python -m pytest -n auto
+	$(BIN)/python -m pytest -n auto --dist loadgroup
 
 format: setup
 	$(BIN)/ruff format .

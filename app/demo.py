@@ -1,4 +1,8 @@
-"""`make demo`: the main job end to end on the shipped sample, with a random control."""
+"""`make demo`: the main job end to end on the shipped sample, with a random control.
+
+Three rounds are replayed by a simulated reader, beside the control. Then people take over: the
+replayed history goes on as a workspace of its own, whose fourth batch waits in Label Studio.
+"""
 
 from __future__ import annotations
 
@@ -7,32 +11,76 @@ import sys
 from pathlib import Path
 
 from app.cli import run
+from connectors.label_studio import server
+from ssl_core.config import save_config
+from ssl_core.errors import ReadloopError
+from ssl_core.simulate import open_arm
+from ssl_core.workspace import CONFIG_FILE, IMAGES_FOLDER, open_workspace
 
 SAMPLE = Path(__file__).parents[1] / "sample_data"
 DEMO = Path("demo")
-BUDGETS = "100,200,400"
+ARCHIVE, READING = DEMO / "workspace", DEMO / "reading"
+BUDGETS = (100, 200, 400)
+FOURTH = 40  # cases of the batch that waits for a person
+
+REPLAY = (
+    f"init {ARCHIVE} --images {SAMPLE} --manifest {SAMPLE / 'manifest.csv'} "
+    "--path-column path --group-column patient_id --findings-column findings "
+    "--archive --preset tiny",
+    f"simulate {ARCHIVE} --budgets {','.join(map(str, BUDGETS))} --strategy margin "
+    f"--control random --seeds 0 --out {DEMO / 'label-cost.json'}",
+)
+READ = (
+    f"round {READING} --query-size {FOURTH}",
+    f"label-studio up {READING}",
+    f"queue {READING}",
+)
 
 
-def main() -> int:
-    """Make the workspace afresh, replay three rounds beside the control, show what it cost."""
+def main(arguments: list[str]) -> int:
+    """Make the demo afresh; `--no-label-studio` leaves the reading room out."""
+    if READING.is_dir():
+        server.stop(READING)
     shutil.rmtree(DEMO, ignore_errors=True)
     DEMO.mkdir()
-    workspace = DEMO / "workspace"
-    steps = (
-        f"init {workspace} --images {SAMPLE} --manifest {SAMPLE / 'manifest.csv'} "
-        "--path-column path --group-column patient_id --findings-column findings "
-        "--archive --preset tiny",
-        f"simulate {workspace} --budgets {BUDGETS} --strategy margin --control random "
-        f"--seeds 0 --out {DEMO / 'label-cost.json'}",
+    if code := _run(REPLAY):
+        return code
+    print(f"\nThe plot is {DEMO / 'label-cost.png'}.")
+    if "--no-label-studio" in arguments:
+        print(f"Go on: readloop round {ARCHIVE}")
+        return 0
+    hand_over()
+    if code := _run(READ):
+        print("The reading room is not there; the rest of the demo is: make demo LABEL_STUDIO=0")
+        return code
+    print(
+        f"\nRead some cases at the link above, then: readloop sync {READING} && "
+        f"readloop round {READING}\nTo stop the server: readloop label-studio down {READING}"
     )
+    return 0
+
+
+def hand_over() -> None:
+    """Let the replayed rounds of the strategy's arm go on as a workspace that people read."""
+    archive = open_workspace(ARCHIVE)
+    arm = open_arm(archive, "margin", 0, BUDGETS)
+    arm.ledger.close()
+    shutil.copytree(arm.root, READING)
+    shutil.copytree(ARCHIVE / IMAGES_FOLDER, READING / IMAGES_FOLDER)
+    config = arm.config.changed(reading={"room": "label_studio"})
+    save_config(config, READING / CONFIG_FILE)
+
+
+def _run(steps: tuple[str, ...]) -> int:
     for step in steps:
         print(f"\n$ readloop {step}", flush=True)
-        code = run(step.split())
-        if code:
+        if code := run(step.split()):
             return code
-    print(f"\nThe plot is {DEMO / 'label-cost.png'}. Go on: readloop round {workspace}")
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except ReadloopError as error:
+        sys.exit(f"readloop: {error}")

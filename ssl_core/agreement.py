@@ -52,8 +52,9 @@ class Pace:
     `read` and `unusable` count items with that outcome, and `hinted` and `blind` the same items
     by whether the model's opinion was shown. `seconds` is all the time that was told, of skipped
     items too, each read cut at the idle cut; `cut` reads were longer than that. `minutes` is the
-    mean per item read or unusable with Student's 95 % interval and the reads timed as its `n`,
-    `median_seconds` their median, NaN where none is; `untimed` more came without a time.
+    mean per item read or unusable with Student's 95 % interval and the reads timed as its `n`
+    (in simulation of skewed times it covered .90 to .92 for n = 10, .94 for n = 100);
+    `median_seconds` is their median, NaN where none is; `untimed` more came without a time.
     """
 
     reader: str
@@ -82,10 +83,10 @@ def agreement(
     The interval is that of a Bayesian bootstrap (Rubin 1981) by patient, with a quarter of an item
     added to each of the four cells; where every item is its own patient, kappa's posterior under
     Perks's prior. In simulation (n 30 and 100; prevalence .05, .3 and .5; kappa 0 to .95; 3,000
-    draws each) it covered .913 to .979, .948 on average, and with two items a patient that
-    correlate .921 to .976, .949 on average. The asymptotic interval (Fleiss, Cohen and Everitt
-    1969) covered .130 to .950, the bootstrap .130 to .995: both fail where few items are positive
-    or all but a few agree.
+    tables each) it covered .893 to .976, .944 on average; with two items a patient, half of the
+    pairs alike, .924 to .989 and .951. The asymptotic interval (Fleiss, Cohen and Everitt 1969)
+    covered .130 to .950, .769 on average, and the bootstrap .130 to .995, .795 on average: both
+    fail where few items are positive or nearly all agree.
 
     Args:
         labels: at most one for each item, finding and reader, as `Ledger.labels` gives them.

@@ -35,9 +35,7 @@ def append(connection: Connection, task: Task, reads: Iterable[Read], round_numb
     return added
 
 
-def newest(
-    before_round: int | None = None, item_ids: Collection[str] | None = None
-) -> Select[Any]:
+def newest(before_round: int | None = None, item_ids: Collection[str] | None = None) -> Select[Any]:
     """Select each reader's newest read of each item (None: of all), oldest first."""
     table = schema.reads
     last = select(func.max(table.c.seq)).group_by(table.c.item_id, table.c.reader)

@@ -8,7 +8,17 @@ from sqlalchemy import func, select, text
 
 from ssl_core import database
 from ssl_core.ledger import Ledger
-from ssl_core.records import Item, Label, Round, Selection, Stage, Task
+from ssl_core.records import (
+    Assignment,
+    Hint,
+    Item,
+    Label,
+    Read,
+    Round,
+    Selection,
+    Stage,
+    Task,
+)
 
 NAN = math.nan
 TASK = Task("multi_label", ("Effusion", "Nodule"))
@@ -53,3 +63,19 @@ def raw(ledger: Ledger, statement: str) -> None:
     """SQL as another program would send it, with none of the ledger's own care."""
     with ledger._engine.begin() as connection:
         connection.execute(text(statement))
+
+
+def asked(item_id: str, reader: str = "ann", round: int = 1, priority: int = 0, **more):
+    return Assignment(item_id, reader, round, priority, **more)
+
+
+def read(item_id, value=1.0, reader="ann", key=None, outcome="read", **more) -> Read:
+    """What a reader did; a value stands for both findings."""
+    answers = tuple((f, value) for f in TASK.findings) if outcome == "read" else ()
+    more = {"answers": answers, **more}
+    key = key or f"{reader}:{item_id}:{outcome}:{value}"
+    return Read(key, item_id, reader, "label_studio", outcome, **more)
+
+
+def hint(item_id: str, finding: str = "Effusion", value: float = 1.0) -> Hint:
+    return Hint(item_id, finding, value, 0.75, "m-1")

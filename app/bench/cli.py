@@ -57,3 +57,13 @@ def s0(
     show.console.print(bench.table(rows))
     (out / "s0.json").write_text(json.dumps(rows, indent=1), encoding="utf-8")
     print(f"Saved {out / 's0.json'}.")
+
+
+@cli.command("label-studio")
+def label_studio(
+    items: Annotated[int, typer.Option(min=2, help="Items to queue, and to sync.")] = 10_000,
+) -> None:
+    """Queue and sync many items on a real Label Studio."""
+    from app.bench import label_studio as bench
+
+    show.console.print(bench.table(bench.run(items, print)))

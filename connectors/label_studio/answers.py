@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from connectors.label_studio.client import Client, Gone
 from connectors.label_studio.page import ResultError, read_result
-from connectors.label_studio.tasks import listed
+from connectors.label_studio.tasks import DOUBLE_OF, listed
 from ssl_core.records import Pulled, Read, Rejection, Task
 
 FIELDS = (
-    "id,data,updated_at,annotations,"  # of the task, and below of its annotations
-    "result,lead_time,was_cancelled,completed_by,created_at"
+    "id,data,updated_at,annotations.id,annotations.result,annotations.lead_time,"
+    "annotations.was_cancelled,annotations.completed_by,annotations.created_at,"
+    "annotations.updated_at"
 )
+# Asked to expand them, the server makes one reader of annotations a page and not one a task:
+# less than half the time.
+EXPAND = "annotations"
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,13 +27,15 @@ class Desk:
     """One reader's project, as answers are read from it.
 
     `others` maps an account's id to the other reader it belongs to: an answer given by that
-    account here would pass for this reader's.
+    account here would pass for this reader's. `ticket` gives what a task of an item carries if it
+    was put there for this reader.
     """
 
     project: int
     reader: str
     task: Task
     others: Mapping[int, str] = field(default_factory=dict)
+    ticket: Callable[[str], str] | None = None
 
 
 def answers(
@@ -41,12 +47,13 @@ def answers(
     """
     filters = [_changed_after(since)] if since else []
     seen: set[int] = set()
-    for page in listed(client, desk.project, FIELDS, filters):
+    answered: dict[str, int] = {}
+    for page in listed(client, desk.project, FIELDS, filters, expand=EXPAND):
         seen |= {task["id"] for task in page}
-        yield _read_page(desk, page)
+        yield _read_page(client, desk, page, answered)
     again = [task for number in doubtful if number not in seen for task in _look(client, number)]
     if again:
-        yield _read_page(desk, again)
+        yield _read_page(client, desk, again, answered)
 
 
 def _changed_after(since: str) -> dict[str, Any]:
@@ -65,40 +72,71 @@ def _look(client: Client, number: int) -> list[dict[str, Any]]:
         return []
 
 
-def _read_page(desk: Desk, page: Sequence[dict[str, Any]]) -> tuple[Pulled, list[int]]:
+def _read_page(
+    client: Client, desk: Desk, page: Sequence[dict[str, Any]], answered: dict[str, int]
+) -> tuple[Pulled, list[int]]:
+    """A page's reads and the tasks it did not take; `answered` (item to task) grows."""
     reads: list[Read] = []
     rejections: list[Rejection] = []
     doubtful: list[int] = []
     for task in page:
-        place = f"task {task['id']} of {desk.reader}'s project {desk.project}"
         try:
-            reads.append(read_task(desk, task))
+            read = read_task(desk, task)
+            if read is not None and _counts(client, task, read, answered):
+                reads.append(read)
         except ResultError as error:
+            place = f"task {task['id']} of {desk.reader}'s project {desk.project}"
             rejections.append(Rejection(place, str(error)))
             doubtful.append(task["id"])
     reads.sort(key=lambda read: read.read_at or "")
     return Pulled(tuple(reads), tuple(rejections)), doubtful
 
 
-def read_task(desk: Desk, task: Mapping[str, Any]) -> Read:
+def _counts(client: Client, task: Mapping[str, Any], read: Read, answered: dict[str, int]) -> bool:
+    """Whether a read says something of its item, which another task may ask about too.
+
+    Raises `ResultError` when both are answered: which of them holds is the reader's to say.
+    """
+    number, first = task["id"], answered.get(read.item_id)
+    if read.outcome in ("skipped", "withdrawn"):
+        return first is None and not task["data"].get(DOUBLE_OF)
+    original = task["data"].get(DOUBLE_OF)
+    if first is None and original and any(_live(other) for other in _look(client, original)):
+        first = original
+    if first is not None and first != number:
+        raise ResultError(
+            f"the same image was answered in task {first} too: delete the answer that does not "
+            "hold (the one in this task is not taken)"
+        )
+    answered[read.item_id] = number
+    return True
+
+
+def read_task(desk: Desk, task: Mapping[str, Any]) -> Read | None:
     """What stands in a task now, as one read: answered, unusable, skipped, or nothing at all.
 
-    Raises `ResultError` with what is wrong about it.
+    None for a task of somebody else's that nobody answered. Raises `ResultError` with what is
+    wrong about it and what to do.
     """
-    item_id = _item_id(task)
-    given = [a for a in task.get("annotations") or () if isinstance(a, dict)]
-    live = [a for a in given if not a.get("was_cancelled")]
+    given, live = _given(task), _live(task)
+    item_id = _item_id(desk, task)
+    if not item_id:
+        if not live:
+            return None
+        raise ResultError(
+            "it was not put there by Readloop, and its answer is not taken: delete the task"
+        )
     if len(live) > 1:
         numbers = ", ".join(str(a.get("id")) for a in live)
         raise ResultError(f"it holds {len(live)} annotations ({numbers}): delete all but one")
     if not given:
         # Either nobody answered yet or an answer was deleted; the ledger knows which.
-        key = f"label_studio:{desk.project}:task {task['id']}:{task.get('updated_at')}"
+        key = f"{_key(desk, task)}:{task.get('updated_at')}"
         return Read(key, item_id, desk.reader, "label_studio", "withdrawn")
     one = live[0] if live else given[-1]
     _refuse_strangers(desk, one)
     read = Read(
-        key=f"label_studio:{desk.project}:{one.get('id')}:{one.get('updated_at')}",
+        key=f"{_key(desk, task)} annotation {one.get('id')}:{one.get('updated_at')}",
         item_id=item_id,
         reader=desk.reader,
         source="label_studio",
@@ -106,7 +144,29 @@ def read_task(desk: Desk, task: Mapping[str, Any]) -> Read:
         seconds=_seconds(one.get("lead_time")),
         read_at=str(one.get("updated_at") or one.get("created_at") or ""),
     )
-    return _answered(desk.task, read, one.get("result")) if live else read
+    if not live:
+        return read
+    try:
+        return _answered(desk.task, read, one.get("result"))
+    except ResultError as error:
+        number = one.get("id")
+        raise ResultError(f"{error}; correct annotation {number} there, or delete it") from None
+
+
+def _key(desk: Desk, task: Mapping[str, Any]) -> str:
+    return f"label_studio:project {desk.project} task {task.get('id')}"
+
+
+def _given(task: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    given = task.get("annotations") or []
+    if not isinstance(given, list) or not all(isinstance(one, dict) for one in given):
+        raise ResultError("its annotations cannot be understood: delete the task")
+    return given
+
+
+def _live(task: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The annotations that were submitted, not skipped."""
+    return [one for one in _given(task) if not one.get("was_cancelled")]
 
 
 def _answered(task: Task, read: Read, result: object) -> Read:
@@ -124,11 +184,14 @@ def _answered(task: Task, read: Read, result: object) -> Read:
     )
 
 
-def _item_id(task: Mapping[str, Any]) -> str:
+def _item_id(desk: Desk, task: Mapping[str, Any]) -> str:
+    """The item that a task asks about; "" if it was not put there for this reader."""
     data = task.get("data")
     item_id = data.get("external_id") if isinstance(data, dict) else None
-    if not isinstance(item_id, str) or not item_id:
-        raise ResultError("it was not put there by Readloop: delete it, or leave it unread")
+    if not data or not isinstance(item_id, str):
+        return ""
+    if desk.ticket is not None and data.get("ticket") != desk.ticket(item_id):
+        return ""
     return item_id
 
 
@@ -143,6 +206,10 @@ def _refuse_strangers(desk: Desk, annotation: Mapping[str, Any]) -> None:
 
 
 def _seconds(lead_time: object) -> float | None:
-    if isinstance(lead_time, int | float) and math.isfinite(lead_time) and lead_time >= 0:
-        return float(lead_time)
-    return None
+    if isinstance(lead_time, bool) or not isinstance(lead_time, int | float):
+        return None
+    try:
+        seconds = float(lead_time)
+    except OverflowError:
+        return None
+    return seconds if math.isfinite(seconds) and seconds >= 0 else None

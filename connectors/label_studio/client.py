@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, cast
@@ -20,15 +21,24 @@ class Gone(ReadingRoomError):
     """A project, view or task that was there is not any more (HTTP 404)."""
 
 
+class Refused(ReadingRoomError):
+    """The server does not accept what was asked (HTTP 4xx), and will not when asked again."""
+
+
 class Unanswered(ReadingRoomError):
     """The server may or may not have done what was asked: look before asking again."""
+
+
+class Slow(Unanswered):
+    """The server is likely still at it: asking again would have it done twice."""
 
 
 class Client:
     """A Label Studio server at `url`; `token` is a personal access token or a legacy one.
 
-    The token goes into request headers and nowhere else. Requests that write are never repeated
-    here: a lost answer does not mean that nothing was done.
+    `timeout`, in seconds, is for one answer. The token goes into request headers (a personal
+    access token also to the server's sign-in) and nowhere else. Requests that make something are
+    never repeated here: a lost answer does not mean that nothing was done.
 
     Raises, from every method, `ReadingRoomError`: `Gone` for what is not there, `Unanswered` when
     the answer was lost on the way or the server failed.
@@ -38,13 +48,23 @@ class Client:
         from label_studio_sdk.client import LabelStudio  # 2 s to import
         from label_studio_sdk.core.api_error import ApiError
 
-        self.url = url.rstrip("/")
+        self.url = url.strip().rstrip("/")
+        if not self.url.startswith(("http://", "https://")):
+            raise ReadingRoomError(
+                f"LABEL_STUDIO_URL is {url!r}, which is no web address: it must start with http:// "
+                "or https://."
+            )
+        token = token.strip()  # of a line end, when it came out of a file
+        if not token or not token.isascii() or not token.isprintable():
+            raise self._refused_token()
         self.now: datetime | None = None
         """The server's clock as of its last answer."""
         logging.getLogger("httpx").setLevel(logging.WARNING)  # it logs every request's address
         self._fault = ApiError
         try:
-            sdk: Any = cast(Any, LabelStudio)(base_url=self.url, api_key=token, timeout=timeout)
+            # Without the slash, its sign-in would drop the last part of a longer address.
+            address = self.url + "/"
+            sdk: Any = cast(Any, LabelStudio)(base_url=address, api_key=token, timeout=timeout)
         except ApiError:
             raise self._refused_token() from None
         # The SDK's own methods parse into models, which takes minutes for 10,000 tasks. What is
@@ -58,6 +78,12 @@ class Client:
     def post(self, path: str, body: Any, **params: Any) -> Any:
         """Make something."""
         return self._call("POST", path, params, body, retries=0)
+
+    def act(self, action: str, project: int, tasks: Sequence[int], **body: Any) -> None:
+        """Do to many tasks of a project what the server does in bulk and may well do twice."""
+        chosen = {"selectedItems": {"all": False, "included": list(tasks)}, **body}
+        params = {"id": action, "project": project}
+        self._call("POST", "api/dm/actions/", params, chosen, retries=2)
 
     def patch(self, path: str, body: Mapping[str, Any]) -> Any:
         """Change some fields; doing it twice is doing it once."""
@@ -75,6 +101,8 @@ class Client:
         number, seen = 1, 0
         while True:
             found = self.get(path, page=number, page_size=100, **params)
+            if not isinstance(found, dict) or "results" not in found:
+                raise self._not_the_api(path)
             yield from found["results"]
             seen += len(found["results"])
             if not found["results"] or seen >= found["count"]:
@@ -96,6 +124,8 @@ class Client:
             raise self._refusal(path, error.status_code or 0, str(error.body)) from None
         except httpx.HTTPError as error:
             raise self._transport_fault(error) from None
+        except ValueError:  # signing in answered by something else than Label Studio
+            raise self._not_the_api(path) from None
         if response.status_code >= 400:
             raise self._refusal(path, response.status_code, response.text)
         self._set_clock(response.headers.get("date"))
@@ -104,10 +134,13 @@ class Client:
         try:
             return response.json()
         except ValueError:
-            raise Unanswered(
-                f"{self.url}/{path} answered with something that is not Label Studio's API: check "
-                "LABEL_STUDIO_URL, and whether a proxy or a sign-in page stands in between."
-            ) from None
+            raise self._not_the_api(path) from None
+
+    def _not_the_api(self, path: str) -> ReadingRoomError:
+        return Unanswered(
+            f"{self.url}/{path} answered with something that is not Label Studio's API: check "
+            "LABEL_STUDIO_URL, and whether a proxy or a sign-in page stands in between."
+        )
 
     def _transport_fault(self, error: httpx.HTTPError) -> ReadingRoomError:
         if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
@@ -115,26 +148,35 @@ class Client:
                 f"Label Studio at {self.url} does not answer: start it (`readloop label-studio up "
                 "WORKSPACE`) or check LABEL_STUDIO_URL."
             )
-        what = "took too long" if isinstance(error, httpx.TimeoutException) else "broke off"
+        if isinstance(error, httpx.TimeoutException):
+            return Slow(
+                f"Label Studio at {self.url} took too long to answer: wait until it is less busy "
+                "and run the command again, nothing is lost."
+            )
         return Unanswered(
-            f"Label Studio at {self.url} {what} while answering: run the command again, nothing is "
-            "lost."
+            f"Label Studio at {self.url} broke off while answering: run the command again, nothing "
+            "is lost."
         )
 
     def _refusal(self, path: str, status: int, text: str) -> ReadingRoomError:
         if status == 401:
             return self._refused_token()
         if status == 404:
-            return Gone(f"{self.url}/{path} is not there any more.")
-        if status >= 500 or status == 429:
+            return Gone(
+                f"Label Studio has no {self.url}/{path} (any more): if it was deleted by hand, run "
+                "the command again; if not, check LABEL_STUDIO_URL."
+            )
+        if status == 429:
+            return Unanswered(
+                f"Label Studio at {self.url} is asked too often (429): wait a minute and run the "
+                "command again, nothing is lost."
+            )
+        if status >= 500:
             return Unanswered(
                 f"Label Studio at {self.url} failed ({status}) at {path}: look at its log and run "
                 "the command again, nothing is lost."
             )
-        told = " ".join(text.split())[:200]
-        return ReadingRoomError(
-            f"Label Studio at {self.url} refused {path} ({status}): {told or 'no reason given'}."
-        )
+        return Refused(f"Label Studio at {self.url} refused {path} ({status}): {_reason(text)}")
 
     def _refused_token(self) -> ReadingRoomError:
         return ReadingRoomError(
@@ -149,3 +191,21 @@ class Client:
             self.now = parsedate_to_datetime(date).astimezone(UTC)
         except ValueError:
             self.now = None
+
+
+def _reason(text: str) -> str:
+    """What the server says is wrong, on one line and as a sentence."""
+    try:
+        told = json.loads(text)
+    except ValueError:
+        told = None
+    if isinstance(told, dict):
+        wrong = told.get("validation_errors") or told.get("detail") or told
+        values = wrong.values() if isinstance(wrong, dict) else [wrong]
+        text = "; ".join(" ".join(v) if _is_texts(v) else str(v) for v in values)
+    line = " ".join(text.split()).rstrip(".")
+    return (line if len(line) <= 300 else f"{line[:299]}…") + "." if line else "it gives no reason."
+
+
+def _is_texts(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(one, str) for one in value)

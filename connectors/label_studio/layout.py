@@ -9,7 +9,8 @@ from __future__ import annotations
 
 def layout(kind: str, body: str, hint: str) -> str:
     """The whole page as XML; `kind` is the task's, `body` the blocks, `hint` the last line."""
-    return _LAYOUT.format(style=_STYLE, kind=kind, body=body, hint=hint)
+    select = "true" if "segmentation" in kind else "false"  # there is nothing else to select
+    return _LAYOUT.format(style=_STYLE, kind=kind, body=body, hint=hint, select=select)
 
 
 _STYLE = """
@@ -62,7 +63,7 @@ _LAYOUT = """<View className="rl rl-{kind}">
 <View className="rl-image">
 <Image name="image" value="$image" zoom="true" zoomControl="true" brightnessControl="true"
  contrastControl="true" defaultZoom="fit" horizontalAlignment="center" verticalAlignment="center"
- maxHeight="calc(100vh - 106px)" smoothing="true"/>
+ maxHeight="calc(100vh - 106px)" selectionControl="{select}" smoothing="true"/>
 </View>
 <View className="rl-panel">
 {body}

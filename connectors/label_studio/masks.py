@@ -47,20 +47,21 @@ def decode_mask(rle: object, width: int, height: int) -> npt.NDArray[np.uint8]:
     sizes = [_number(bits, 37 + 4 * i, 4) + 1 for i in range(_CHANNELS)]
     if _number(bits, 0, 32) != count or _number(bits, 32, 5) + 1 != 8:
         raise ValueError("it does not fit the size of the image")
-    values = np.zeros(count, dtype=np.uint8)
+    mask = np.zeros(width * height, dtype=np.uint8)
     at, done = _HEAD_BITS, 0
     while done < count:
         repeated, size = _number(bits, at, 1), sizes[_number(bits, at + 1, 2)]
         length = _number(bits, at + 3, size) + 1
         at += 3 + size
-        words = 1 if repeated else length
-        if done + length > count or at + 8 * words > bits.size:
+        end = at + 8 * (1 if repeated else length)
+        if done + length > count or end > bits.size:
             raise ValueError("it is damaged")
-        values[done : done + length] = np.packbits(bits[at : at + 8 * words])
-        at += 8 * words
-        done += length
-    alpha = values.reshape(height, width, _CHANNELS)[:, :, 3]
-    return (alpha > _PAINTED).astype(np.uint8)
+        values = np.packbits(bits[at:end])
+        # Only alpha, every fourth value, is kept: pixel i has its own at 4 i + 3.
+        alpha = values if repeated else values[(3 - done) % _CHANNELS :: _CHANNELS]
+        mask[done // _CHANNELS : (done + length) // _CHANNELS] = alpha > _PAINTED
+        at, done = end, done + length
+    return mask.reshape(height, width)
 
 
 def encode_mask(mask: npt.NDArray[np.uint8]) -> list[int]:

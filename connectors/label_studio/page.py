@@ -167,7 +167,7 @@ def _key_line(task: Task) -> str:
         "multi_label": "A finding left open is absent. ",
         "segmentation": "Unpainted is absent. Press Esc before you paint another finding. ",
     }.get(task.kind, "")
-    return f"{first}Submit: ctrl+enter. Skip: ctrl+space. Pan: h."
+    return f"{first}Submit: ctrl+enter. Skip: ctrl+space. Zoom: ctrl+wheel. Pan: h."
 
 
 # What readers submitted ---------------------------------------------------------------------------

@@ -1,9 +1,17 @@
-"""One Label Studio project a reader: found by its marker, made when missing, mended when edited."""
+"""One Label Studio project a reader: found by its marker, made when missing, mended when edited.
+
+The marker stands in the description and, as a comment, in the labeling configuration: people edit
+one of them at a time.
+"""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote, unquote
+from xml.etree import ElementTree
 
 from connectors.label_studio.client import Client
 from connectors.label_studio.pictures import SUBFOLDER
@@ -26,11 +34,13 @@ OPEN_ONLY = {
 
 @dataclass(frozen=True, slots=True)
 class Project:
-    """A reader's project on the server, as it was found."""
+    """A reader's project on the server, as it was found; `spares` are others of theirs."""
 
     id: int
     reader: str
     label_config: str
+    description: str = ""
+    spares: tuple[int, ...] = ()
 
 
 def marker(workspace: str, reader: str) -> str:
@@ -38,24 +48,75 @@ def marker(workspace: str, reader: str) -> str:
     return f"readloop:{workspace}:{reader}"
 
 
+def marked(config: str, workspace: str, reader: str) -> str:
+    """A labeling configuration with the marker as a comment after it."""
+    # A comment may not hold two hyphens.
+    return f"{config.strip()}\n<!-- {marker(workspace, _quoted(reader))} -->"
+
+
+def _quoted(reader: str) -> str:
+    return quote(reader, safe="").replace("-", "%2D")
+
+
 def find_projects(client: Client, workspace: str) -> dict[str, Project]:
     """The projects of a workspace by reader; of several for one reader, the oldest."""
-    found: dict[str, Project] = {}
-    prefix = marker(workspace, "")
+    found: dict[str, list[Project]] = {}
     for entry in client.pages("api/projects/", include="id,description,label_config"):
-        for line in str(entry.get("description") or "").splitlines():
-            reader = line.removeprefix(prefix)
-            if reader == line:
-                continue
-            if reader not in found or entry["id"] < found[reader].id:
-                found[reader] = Project(entry["id"], reader, str(entry.get("label_config") or ""))
-    return found
+        description = str(entry.get("description") or "")
+        config = str(entry.get("label_config") or "")
+        reader = _reader(workspace, description, config)
+        if reader:
+            one = Project(entry["id"], reader, config, description)
+            found.setdefault(reader, []).append(one)
+    return {reader: _oldest(several) for reader, several in found.items()}
+
+
+def _reader(workspace: str, description: str, config: str) -> str:
+    """Whose project it is, "" if nobody's."""
+    prefix = marker(workspace, "")
+    for line in description.splitlines():
+        if line.startswith(prefix):
+            return line.removeprefix(prefix)
+    comment = re.search(f"<!-- {re.escape(prefix)}(\\S+) -->", config)
+    return unquote(comment[1]) if comment else ""
+
+
+def _oldest(several: list[Project]) -> Project:
+    first, *others = sorted(several, key=lambda one: one.id)
+    spares = tuple(one.id for one in others)
+    return Project(first.id, first.reader, first.label_config, first.description, spares)
+
+
+def offered(config: str) -> dict[str, frozenset[str]]:
+    """The answers that a page offers, by block: what edits by hand must not change."""
+    try:
+        page = ElementTree.fromstring(config)
+    except ElementTree.ParseError:
+        return {}
+    blocks = [tag for tag in page.iter() if tag.tag in ("Choices", "BrushLabels")]
+    return {
+        block.get("name", ""): frozenset(choice.get("value", "") for choice in block)
+        for block in blocks
+    }
 
 
 def make_project(client: Client, workspace: str, title: str, reader: str, config: str) -> Project:
     """Make a reader's project. If the answer is lost, the next look finds it by its marker."""
     made = client.post("api/projects/", settings(workspace, title, reader, config))
     return Project(made["id"], reader, config)
+
+
+def edits(
+    project: Project, workspace: str, title: str, reader: str, config: str
+) -> Mapping[str, str]:
+    """The fields of a project that people edited, as they should be."""
+    wanted = settings(workspace, title, reader, config)
+    fields: dict[str, str] = {}
+    if project.label_config.strip() != config.strip():
+        fields["label_config"] = config
+    if marker(workspace, reader) not in project.description.splitlines():
+        fields["description"] = wanted["description"]
+    return fields
 
 
 def settings(workspace: str, title: str, reader: str, config: str) -> dict[str, Any]:
@@ -76,7 +137,7 @@ def settings(workspace: str, title: str, reader: str, config: str) -> dict[str, 
 
 
 def ensure_view(client: Client, project: int) -> int:
-    """The tab whose link serves the open cases by priority; put right if it was edited."""
+    """The tab whose link serves the open cases by priority; made or put right if need be."""
     wanted = {"title": VIEW_TITLE, "ordering": ORDERING, "filters": OPEN_ONLY}
     for view in client.get("api/dm/views/", project=project):
         data = view.get("data") or {}

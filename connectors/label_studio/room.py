@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -12,7 +13,7 @@ from typing import Any, Protocol
 
 from connectors.label_studio import projects
 from connectors.label_studio.answers import Desk, answers
-from connectors.label_studio.client import Client
+from connectors.label_studio.client import Client, Refused
 from connectors.label_studio.page import hint_result, label_config
 from connectors.label_studio.tasks import arrange
 from ssl_core.records import Assignment, Hint, Pulled, Rejection, Task
@@ -20,6 +21,8 @@ from ssl_core.records import Assignment, Hint, Pulled, Rejection, Task
 # A change counts from when it was made, but is seen when it is committed: look back a little.
 MARGIN = timedelta(seconds=60)
 PRIORITY_ZERO = 10**14  # the server orders data as text, so priorities are shifted above zero
+
+FIELDS = {"label_config": "labeling page", "description": "description"}
 
 Count = Callable[[str, int, int], None]
 """Told what is being done, how much of it is done, and how much there is."""
@@ -74,7 +77,7 @@ class LabelStudioRoom:
         self._client, self._task, self._workspace = client, task, workspace
         self._title, self._pictures, self._count = title, pictures, count
         self._adjudicator = adjudicator
-        self._config = label_config(task)
+        self._page = label_config(task)
 
     @property
     def name(self) -> str:
@@ -98,28 +101,40 @@ class LabelStudioRoom:
             arrange(self._client, project, wanted, partial(self._count, f"queue for {reader}"))
 
     def pull(self, bookmark: str) -> Iterator[Pulled]:
-        """What changed in every reader's project; of one reader, oldest first."""
+        """What changed in every reader's project; of a page, oldest first.
+
+        Readers who have left the workspace are heard too.
+        """
         marks: dict[str, Any] = json.loads(bookmark) if bookmark else {}
         found = projects.find_projects(self._client, self._workspace)
         others = self._accounts() if len(found) > 1 else {}
-        for reader in self._members:
-            if reader not in found:
-                if reader in marks:
-                    yield Pulled((), (_gone(reader),))
-                continue
-            mark, doubtful = marks.get(reader, {}), list[int]()
-            not_theirs = {i: other for i, other in others.items() if other != reader}
-            desk = Desk(found[reader].id, reader, self._task, not_theirs)
-            began, changed = self._moment(), False
-            for page, refused in answers(
-                self._client, desk, mark.get("since", ""), mark.get("doubtful", ())
-            ):
-                changed = changed or bool(page.reads or page.rejections)
-                doubtful += refused
-                yield page
-            if changed:  # with nothing new, the old mark is as good, and spares a row
-                marks[reader] = {"since": began, "doubtful": sorted(doubtful)}
+        for reader in dict.fromkeys((*self._members, *found)):
+            if reader in found:
+                mark = marks.get(reader, {})
+                new = yield from self._pull_from(found[reader], others, mark)
+                marks |= {reader: new} if new != mark else {}
+            elif reader in marks:
+                yield Pulled((), (_gone(reader),))
         yield Pulled((), (), json.dumps(marks, sort_keys=True) if marks else "")
+
+    def _pull_from(
+        self, project: projects.Project, others: Mapping[int, str], mark: dict[str, Any]
+    ) -> Generator[Pulled, None, dict[str, Any]]:
+        """Pages of one reader's project; return the mark from which the next pull goes on."""
+        if projects.offered(project.label_config) != projects.offered(self._page):
+            yield Pulled((), (_edited(project),))
+        strangers = {i: other for i, other in others.items() if other != project.reader}
+        ticket = partial(self._ticket, project.reader)
+        desk = Desk(project.id, project.reader, self._task, strangers, ticket)
+        began, changed, doubtful = self._moment(), False, list[int]()
+        known = mark.get("doubtful", [])
+        for page, refused in answers(self._client, desk, mark.get("since", ""), known):
+            changed = changed or bool(page.reads or page.rejections)
+            doubtful += refused
+            yield page
+        if not changed and not doubtful and not known:
+            return mark  # with nothing new it is as good, and spares a row
+        return {"since": began, "doubtful": sorted(doubtful)}
 
     def places(self) -> list[Place]:
         """The projects that are there, in the order of the readers."""
@@ -140,21 +155,39 @@ class LabelStudioRoom:
 
     def _ready(self, project: projects.Project | None, reader: str) -> int:
         """The reader's project with its tab, pictures and page, made or mended."""
+        config = projects.marked(self._page, self._workspace, reader)
         if project is None:
             project = projects.make_project(
-                self._client, self._workspace, self._title, reader, self._config
+                self._client, self._workspace, self._title, reader, config
             )
-        elif project.label_config.strip() != self._config.strip():
-            self._client.patch(f"api/projects/{project.id}/", {"label_config": self._config})
-            self.remarks.append(
-                f"The labeling page of {reader}'s project {project.id} had been edited by hand: "
-                "it is Readloop's again."
-            )
+            self.remarks.append(f"Made the project {project.id} for {reader}.")
+        else:
+            self._mend(project, reader, config)
         projects.ensure_view(self._client, project.id)
         if self._pictures.folder is not None:
             folder = str(self._pictures.folder.resolve())
             projects.ensure_storage(self._client, project.id, folder)
         return project.id
+
+    def _mend(self, project: projects.Project, reader: str, config: str) -> None:
+        edits = projects.edits(project, self._workspace, self._title, reader, config)
+        for field, value in edits.items():
+            what = f"The {FIELDS[field]} of {reader}'s project {project.id}"
+            try:
+                self._client.patch(f"api/projects/{project.id}/", {field: value})
+            except Refused as error:
+                self.remarks.append(
+                    f"{what} was edited by hand and cannot be restored while answers use what was "
+                    f"edited: delete those answers, which are not taken as they are, and queue "
+                    f"again. {error}"
+                )
+            else:
+                self.remarks.append(f"{what} was not Readloop's any more: it is restored.")
+        for spare in project.spares:
+            self.remarks.append(
+                f"{reader} has another project, {spare}, beside {project.id}: nothing is taken "
+                f"from it; delete it in Label Studio."
+            )
 
     def _wanted(
         self, one: Assignment, rank: int, of: int, hints: Mapping[str, Sequence[Hint]]
@@ -172,8 +205,14 @@ class LabelStudioRoom:
             "external_id": one.item_id,
             "priority": f"{PRIORITY_ZERO + one.priority:015d}",
             "queue": "open",
+            "ticket": self._ticket(one.reader, one.item_id),
         }
         return {"data": data, "predictions": [prediction]}
+
+    def _ticket(self, reader: str, item_id: str) -> str:
+        """Tells a task that was put there from one that was made or copied by hand."""
+        asked = json.dumps([self._workspace, reader, item_id])
+        return hashlib.sha256(asked.encode()).hexdigest()[:16]
 
     def _accounts(self) -> dict[int, str]:
         """Which accounts on the server are readers' own, by name or address."""
@@ -195,4 +234,12 @@ def _gone(reader: str) -> Rejection:
     return Rejection(
         f"{reader}'s project",
         "it is not on the server any more: `readloop queue` makes it anew, what was synced is kept",
+    )
+
+
+def _edited(project: projects.Project) -> Rejection:
+    return Rejection(
+        f"{project.reader}'s project {project.id}",
+        "its labeling page was edited by hand: look over the answers given since then, for what "
+        "was not on the page counts as absent; `readloop queue` restores it",
     )

@@ -11,14 +11,18 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from connectors.label_studio.client import PAGE, Client, Unanswered
+from connectors.label_studio.client import PAGE, Client, Gone, Slow, Unanswered
 
 CHUNK = 2500  # tasks a request; larger ones are no faster, and a lost answer costs more
 ATTEMPTS = 4
 SETTLE_SECONDS = 2.0
+
+DOUBLE_OF = "double_of"
+"""The field that marks a task: another one, with this number, asks the same and was touched too."""
 
 Wanted = Mapping[str, dict[str, Any]]
 """A task to be shown for each item id: its `data` and `predictions`, as an import takes them."""
@@ -36,11 +40,16 @@ class Held:
 
     id: int
     data: dict[str, Any]
+    answered: bool
     touched: bool
 
 
 def listed(
-    client: Client, project: int, fields: str, filters: Sequence[dict[str, Any]] = ()
+    client: Client,
+    project: int,
+    fields: str,
+    filters: Sequence[dict[str, Any]] = (),
+    **params: str,
 ) -> Iterator[list[dict[str, Any]]]:
     """The tasks of a project by ascending id, in pages; changes meanwhile make none come twice."""
     last = 0
@@ -63,6 +72,7 @@ def listed(
             fields="all",
             include=fields,
             query=json.dumps(query),
+            **params,
         )["tasks"]
         if found:
             yield found
@@ -80,10 +90,14 @@ def held_tasks(client: Client, project: int) -> dict[str, list[Held]]:
             data = task.get("data")
             item_id = data.get("external_id") if isinstance(data, dict) else None
             if data and isinstance(item_id, str):
-                marks = ("total_annotations", "cancelled_annotations", "draft_exists")
-                touched = any(task.get(mark) for mark in marks)
-                held.setdefault(item_id, []).append(Held(task["id"], data, touched))
+                held.setdefault(item_id, []).append(_held(task, data))
     return held
+
+
+def _held(task: Mapping[str, Any], data: dict[str, Any]) -> Held:
+    answered = bool(task.get("total_annotations"))
+    touched = answered or bool(task.get("cancelled_annotations") or task.get("draft_exists"))
+    return Held(task["id"], data, answered, touched)
 
 
 def arrange(
@@ -95,10 +109,23 @@ def arrange(
     """
     held = held_tasks(client, project)
     _post_missing(client, project, wanted, held, count)
+    spare: list[int] = []
+    closed: list[int] = []
     for item_id, tasks in held.items():
-        task = _one_of(client, tasks)
-        if not task.touched:
-            _update(client, task, wanted.get(item_id))
+        kept = _one_of(tasks)
+        spare += [task.id for task in tasks if task is not kept and not task.touched]
+        for task in tasks:
+            if task is not kept and task.touched:
+                _set(client, task, {"queue": "closed", DOUBLE_OF: kept.id})
+        if kept.data.get(DOUBLE_OF):
+            _set(client, kept, {DOUBLE_OF: 0})
+        elif not kept.touched and item_id in wanted:
+            _set(client, kept, wanted[item_id]["data"])
+        elif not kept.touched and kept.data.get("queue") != "closed":
+            closed.append(kept.id)
+    _in_bulk(client, "delete_tasks", project, spare)
+    field = {"value_name": "queue", "value_type": "String", "value": "closed"}
+    _in_bulk(client, "add_data_field", project, closed, **field)
 
 
 def _post_missing(
@@ -113,6 +140,8 @@ def _post_missing(
                 client.post(f"api/projects/{project}/import", missing[start : start + CHUNK])
             count(len(missing), len(missing))
             return
+        except Slow:
+            raise
         except Unanswered:
             if attempt == ATTEMPTS:
                 raise
@@ -121,8 +150,7 @@ def _post_missing(
 
 
 def _settled(client: Client, project: int) -> dict[str, list[Held]]:
-    """The tasks once their number stands still: the server may still be at an import that it was
-    too slow to answer."""
+    """The tasks once their number stands still: the server may still be at what it was asked."""
     held = held_tasks(client, project)
     while True:
         time.sleep(SETTLE_SECONDS)
@@ -132,17 +160,19 @@ def _settled(client: Client, project: int) -> dict[str, list[Held]]:
         held = again
 
 
-def _one_of(client: Client, tasks: Sequence[Held]) -> Held:
-    """The task to keep of those with one item id; untouched doubles are removed."""
-    kept = next((task for task in tasks if task.touched), tasks[0])
-    for task in tasks:
-        if task is not kept and not task.touched:
-            client.delete(f"api/tasks/{task.id}/")
-    return kept
+def _one_of(tasks: Sequence[Held]) -> Held:
+    """The task to keep of those with one item id."""
+    return max(tasks, key=lambda task: (task.answered, task.touched, -task.id))
 
 
-def _update(client: Client, task: Held, wanted: Mapping[str, Any] | None) -> None:
-    data = {"queue": "closed"} if wanted is None else wanted["data"]
-    if any(task.data.get(key) != value for key, value in data.items()):
+def _set(client: Client, task: Held, data: Mapping[str, Any]) -> None:
+    if all(task.data.get(key) == value for key, value in data.items()):
+        return
+    with suppress(Gone):  # deleted by hand just now
         # The server replaces the data as a whole.
         client.patch(f"api/tasks/{task.id}/", {"data": {**task.data, **data}})
+
+
+def _in_bulk(client: Client, action: str, project: int, tasks: Sequence[int], **body: str) -> None:
+    for start in range(0, len(tasks), CHUNK):
+        client.act(action, project, tasks[start : start + CHUNK], **body)

@@ -413,6 +413,10 @@ CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 SUBMIT = "[data-testid=bottombar-submit-button]"
 NUMBER = ".lsf-current-task__task-id"
 IMAGE = ".lsf-image img"
+NEXT_CASE = """([at, number]) => {
+    const place = document.querySelector(at);
+    return place && place.innerText.split(/\\s/)[0] !== number;
+}"""
 
 
 @pytest.fixture(scope="module")
@@ -468,9 +472,8 @@ class Reader:
         self.press(*keys)
         with self.tab.expect_response(is_submit):
             self.tab.keyboard.press("Control+Enter")
-        next_case = "([at, n]) => ![n, undefined].includes(document.querySelector(at)?.innerText.split(/\\s/)[0])"
         if self.left > 1:
-            self.tab.wait_for_function(next_case, arg=[NUMBER, str(number)])
+            self.tab.wait_for_function(NEXT_CASE, arg=[NUMBER, str(number)])
             self.tab.wait_for_selector(IMAGE)
         self.left -= 1
         (annotation,) = self.api.get(f"/api/tasks/{number}/annotations").json()
@@ -546,14 +549,15 @@ def test_in_the_browser_a_multi_class_read(server, tab):
 
 def test_in_the_browser_findings_are_painted(server, tab):
     with reading(server, tab, MASKS, cases=2) as reader:
-        box = tab.locator(IMAGE).bounding_box()
+        stage = tab.locator(".konvajs-content").bounding_box()
+        side = stage["height"]  # of the square image, in the middle of the stage
+        left, top = stage["x"] + (stage["width"] - side) / 2, stage["y"]
 
         def stroke(x: float, y: float) -> None:
-            """From a point of the image, in shares of its sides, a quarter to the right."""
-            at = box["x"] + x * box["width"], box["y"] + y * box["height"]
-            tab.mouse.move(*at)
+            """From a point of the image, in shares of its side, a quarter to the right."""
+            tab.mouse.move(left + x * side, top + y * side)
             tab.mouse.down()
-            tab.mouse.move(at[0] + box["width"] / 4, at[1], steps=5)
+            tab.mouse.move(left + (x + 0.25) * side, top + y * side, steps=5)
             tab.mouse.up()
             tab.wait_for_timeout(300)  # the stroke becomes a region in the background
 

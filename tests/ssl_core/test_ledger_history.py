@@ -12,8 +12,20 @@ from sqlalchemy.exc import DBAPIError
 from ssl_core import database, schema
 from ssl_core.errors import LedgerError
 from ssl_core.ledger import Ledger
-from ssl_core.records import Label, Measurement, Model, PseudoLabel
-from tests.ledger_records import ITEMS, TASK, count, label, raw, round_, selection, stage
+from ssl_core.records import Label, Measurement, Model, PseudoLabel, Pulled
+from tests.ledger_records import (
+    ITEMS,
+    TASK,
+    asked,
+    count,
+    hint,
+    label,
+    raw,
+    read,
+    round_,
+    selection,
+    stage,
+)
 
 SPAWN = multiprocessing.get_context("spawn")
 
@@ -43,6 +55,8 @@ def full(ledger):
         measurements=[measured],
     )
     ledger.finish_round(1, "{}")
+    ledger.reading.assign([asked("t1"), asked("t2")], [hint("t1")])
+    ledger.reading.take("room", Pulled((read("t1"), read("t2", outcome="skipped")), bookmark="2"))
     raw(ledger, "INSERT INTO answers (item_id, finding, value) VALUES ('t1', 'Nodule', 1)")
     return ledger
 
@@ -188,9 +202,20 @@ def _half_a_sync(url: str, line) -> None:
     Ledger.open(url).add_labels(labels())
 
 
-@pytest.mark.parametrize("work", [_half_a_stage, _half_a_sync])
+def _half_a_page(url: str, line) -> None:
+    def reads():
+        for number in range(3 * schema.CHUNK):
+            yield read("t1", key=str(number))
+        line.send("in the middle")
+        line.recv()
+
+    Ledger.open(url).reading.take("room", Pulled(reads(), bookmark="15000"))
+
+
+@pytest.mark.parametrize("work", [_half_a_stage, _half_a_sync, _half_a_page])
 def test_a_killed_writer_leaves_nothing_and_blocks_nobody(ledger, ledger_url, work):
     ledger.open_round(round_(1))
+    ledger.reading.assign([asked("t1")])
     here, there = SPAWN.Pipe()
     writer = SPAWN.Process(target=work, args=(ledger_url, there))
     writer.start()
@@ -198,7 +223,10 @@ def test_a_killed_writer_leaves_nothing_and_blocks_nobody(ledger, ledger_url, wo
     os.kill(writer.pid, signal.SIGKILL)
     writer.join()
     assert ledger.stages(1) == ledger.pseudo_labels(1) == ledger.labels() == []
+    assert ledger.reading.reads() == []
+    assert ledger.reading.bookmark("room") == ""
     kept = [PseudoLabel("t1", "Nodule", 1.0, 0.9)]
     assert ledger.add_stage(stage(), pseudo_labels=kept)
     assert ledger.add_labels([label("t1")]) == 1
+    assert ledger.reading.take("room", Pulled((read("t1", key="0"),), bookmark="1")) == 1
     assert ledger.pseudo_labels(1) == kept

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -10,8 +11,10 @@ from sqlalchemy.exc import DBAPIError
 from ssl_core import database, migrations, schema
 from ssl_core.errors import LedgerError
 from ssl_core.ledger import Ledger
-from ssl_core.records import Item, Label, Task
+from ssl_core.records import Assignment, Item, Label, Pulled, Read, Task
+from tests.ledger_records import same
 
+TODAY = migrations.MIGRATIONS
 TASK = Task("binary", ("Effusion",))
 ITEM = Item("t1", "anna", "train", "1.png")
 LABEL = Label("t1", "Effusion", 1.0, "ann", "import", "row 1")
@@ -33,7 +36,7 @@ def later(monkeypatch):
     """A function that lets the code be of a later release, with these migrations more."""
 
     def release(*steps) -> None:
-        monkeypatch.setattr(migrations, "MIGRATIONS", (migrations.first_tables, *steps))
+        monkeypatch.setattr(migrations, "MIGRATIONS", (*TODAY, *steps))
 
     release()
     return release
@@ -41,10 +44,76 @@ def later(monkeypatch):
 
 @pytest.fixture
 def first_url(ledger_url, later):
-    """The URL of a closed ledger of version 1 with something in it."""
+    """The URL of a closed ledger of today's version with something in it."""
     with Ledger.create(ledger_url, TASK) as ledger:
         ledger.import_items([ITEM], [LABEL])
     return ledger_url
+
+
+@pytest.fixture
+def version_1_url(ledger_url):
+    """The URL of a ledger as the first release left it; SQL of that time, not today's code."""
+    place = database.parse(ledger_url)
+    if place.get_backend_name() == "sqlite":
+        database.new_file(place)
+    engine = database.connect(place)
+    with database.writing(engine) as connection:
+        migrations.first_tables(connection)
+        for statement in VERSION_1:
+            connection.execute(text(statement))
+    engine.dispose()
+    return ledger_url
+
+
+LABEL_COLUMNS = "item_id, finding, value, reader, source, key, seconds, round, at"
+VERSION_1 = (
+    "INSERT INTO ledger_migrations VALUES (1, 'first_tables', 'then')",
+    """INSERT INTO meta VALUES (1, 'binary', '["Effusion"]', 'then')""",
+    'INSERT INTO items (id, "group", split, path, at) VALUES '
+    "('t1', 'anna', 'train', '1.png', 'then'), ('t2', 'bea', 'train', '2.png', 'then')",
+    f"INSERT INTO labels ({LABEL_COLUMNS}) VALUES "
+    "('t1', 'Effusion', 1, 'ann', 'import', 'row 1', NULL, 0, 'then'), "
+    "('t2', 'Effusion', 0, 'archive', 'archive', 'archive:t2:Effusion', 2.5, 1, 'then'), "
+    "('t2', 'Effusion', NULL, 'bob', 'label_studio', '7', NULL, 1, 'then')",
+)
+
+
+def test_a_ledger_of_the_first_release_opens_with_its_labels(version_1_url):
+    held = [
+        LABEL,
+        Label("t2", "Effusion", 0.0, "archive", "archive", "archive:t2:Effusion", 2.5, 1),
+        Label("t2", "Effusion", math.nan, "bob", "label_studio", "7", None, 1),
+    ]
+    assert look(version_1_url)[0] == 1
+    for _ in range(2):
+        with Ledger.open(version_1_url) as ledger:
+            assert ledger.task == TASK
+            assert same(ledger.labels(), held)
+            assert {one.role for one in ledger.labels()} == {"reader"}
+            assert ledger.add_labels(held) == 0
+            assert ledger.reading.assignments() == ledger.reading.reads() == []
+            assert ledger.reading.hints() == {}
+            assert ledger.reading.bookmark("room") == ""
+    version, names, columns = look(version_1_url)
+    assert (version, names) == (len(TODAY), [step.__name__ for step in TODAY])
+    assert {name: sorted(found) for name, found in columns.items()} == {
+        name: sorted(table.columns.keys()) for name, table in schema.metadata.tables.items()
+    }
+
+
+def test_a_ledger_of_the_first_release_can_be_read_on_and_not_changed(version_1_url):
+    with Ledger.open(version_1_url) as ledger:
+        log = ledger.reading
+        log.assign([Assignment("t2", "cat", 1, 0, role="adjudicator")])
+        read = Read("k", "t2", "cat", "label_studio", answers=(("Effusion", 1.0),))
+        assert log.take("room", Pulled((read,), bookmark="1")) == 1
+        assert [one.role for one in ledger.labels()] == ["reader"] * 3 + ["adjudicator"]
+        for change in ("UPDATE labels SET role = 'adjudicator'", "DELETE FROM labels"):
+            with (
+                pytest.raises(DBAPIError, match="labels is append-only"),
+                ledger._engine.begin() as connection,
+            ):
+                connection.execute(text(change))
 
 
 def look(url: str):
@@ -101,8 +170,8 @@ def test_an_older_ledger_is_brought_up_to_date_with_its_history(first_url, later
         assert ledger.labels() == [LABEL]
         assert ledger.add_labels([LABEL]) == 0
     version, names, columns = look(first_url)
-    assert version == 2
-    assert names == ["first_tables", "add_notes"]
+    assert version == len(TODAY) + 1
+    assert names[-2:] == [TODAY[-1].__name__, "add_notes"]
     assert "note" in columns["labels"]
     assert columns["notes"] == ["seq", "body", "weight"]
 
@@ -126,7 +195,7 @@ def test_a_migration_runs_once(first_url, later):
     for _ in range(2):
         Ledger.open(first_url).close()
     assert ran == ["second", "third"]
-    assert look(first_url)[0] == 3
+    assert look(first_url)[0] == len(TODAY) + 2
 
 
 def test_a_migration_runs_once_also_when_several_open_at_once(first_url, later):
@@ -144,7 +213,7 @@ def test_a_migration_runs_once_also_when_several_open_at_once(first_url, later):
     with ThreadPoolExecutor(3) as pool:
         list(pool.map(open_it, range(3)))
     assert ran == ["second"]
-    assert look(first_url)[1] == ["first_tables", "second"]
+    assert look(first_url)[1] == [*(step.__name__ for step in TODAY), "second"]
 
 
 def test_a_newer_ledger_is_refused_and_left_alone(ledger_url, later):
@@ -152,7 +221,8 @@ def test_a_newer_ledger_is_refused_and_left_alone(ledger_url, later):
     Ledger.create(ledger_url, TASK).close()
     newer = look(ledger_url)
     later()
-    with pytest.raises(LedgerError, match=r"newer Readloop.*version 2.*knows 1.*upgrade"):
+    versions = rf"newer Readloop.*version {len(TODAY) + 1}.*knows {len(TODAY)}.*upgrade"
+    with pytest.raises(LedgerError, match=versions):
         Ledger.open(ledger_url)
     assert look(ledger_url) == newer
 
@@ -165,9 +235,9 @@ def test_a_failed_migration_changes_nothing(first_url, later):
     assert look(first_url) == before
     later(add_notes)
     Ledger.open(first_url).close()
-    assert look(first_url)[0] == 2
+    assert look(first_url)[0] == len(TODAY) + 1
 
 
 def test_migrations_keep_their_names_and_their_order():
     """Ledgers out there have run these: a new one goes to the end, and none is taken away."""
-    assert [step.__name__ for step in migrations.MIGRATIONS][:1] == ["first_tables"]
+    assert [step.__name__ for step in TODAY][:2] == ["first_tables", "reading_room"]

@@ -1,0 +1,229 @@
+"""A person's path: queue, read by keyboard in a browser, sync, look, run the round."""
+
+from __future__ import annotations
+
+import json
+import re
+import sqlite3
+
+import numpy as np
+import pytest
+
+from app.cli import run
+from connectors.label_studio import projects, server
+from connectors.label_studio.client import Client
+from connectors.label_studio.page import hint_result
+from ssl_core.workspace import open_workspace
+from tests import browser, toy
+
+pytestmark = pytest.mark.xdist_group("label_studio")
+
+TASK = toy.TASKS["multi_label"]  # Spot [1], Bar [2], Rare [3]
+TWO = {
+    "room": "label_studio",
+    "readers": ["ana", "ben"],
+    "adjudicator": "chief",
+    "overlap_share": 0.5,
+    "resolution": "working",
+}
+
+
+@pytest.fixture
+def signed_in(label_studio, monkeypatch):
+    monkeypatch.setenv("LABEL_STUDIO_URL", label_studio.url)
+    monkeypatch.setenv("LABEL_STUDIO_API_KEY", label_studio.token)
+    monkeypatch.setenv("LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT", str(label_studio.media))
+    return label_studio
+
+
+def rows(root, query: str) -> list[tuple]:
+    connection = sqlite3.connect(root / "ledger.db")
+    try:
+        return connection.execute(query).fetchall()
+    finally:
+        connection.close()
+
+
+def links(printed: str) -> dict[str, str]:
+    return dict(re.findall(r"^(\w+): [\d,]+ wait, (http\S+)$", printed, flags=re.M))
+
+
+def order_of(root, reader: str) -> list[str]:
+    query = f"SELECT item_id FROM assignments WHERE reader = '{reader}' ORDER BY priority"
+    return [item_id for (item_id,) in rows(root, query)]
+
+
+def test_a_person_reads_five_cases_skips_one_and_the_round_trains(tmp_path, signed_in, capsys):
+    root = toy.make(tmp_path / "W", TASK, reading={"room": "label_studio", "resolution": "working"})
+    assert run(["queue", str(root)]) == 0
+    link = links(capsys.readouterr().out)["reader"]
+    asked = order_of(root, "reader")
+    assert len(asked) == 36  # validation and vault, before the first round
+    with browser.reading(signed_in, link) as reader:
+        for keys in ("1", "12", "q2", "", "n"):
+            reader.answer(*keys)
+        reader.skip()
+    assert run(["sync", str(root)]) == 0
+    assert "6 reads are new." in capsys.readouterr().out
+    reads = rows(root, "SELECT item_id, outcome, seconds, hinted FROM reads ORDER BY seq")
+    assert [r[0] for r in reads] == asked[:6]  # in our order, each once
+    assert [r[1] for r in reads] == ["read"] * 4 + ["unusable", "skipped"]
+    assert all(0 < r[2] < 120 for r in reads)
+    assert not any(r[3] for r in reads)
+    said = rows(root, "SELECT item_id, finding, value FROM labels ORDER BY seq")
+    by_item = {i: [v for item, _, v in said if item == i] for i in asked[:4]}
+    assert list(by_item.values()) == [[1, 0, 0], [1, 1, 0], [None, 1, 0], [0, 0, 0]]
+    assert len(said) == 12
+    before = toy.history(root)
+    assert run(["sync", str(root)]) == 0
+    assert "0 reads are new." in capsys.readouterr().out
+    after = toy.history(root)
+    del before["bookmarks"], after["bookmarks"]
+    assert after == before
+
+    assert run(["round", str(root)]) == 0  # a cold start: no training label yet
+    assert run(["queue", str(root)]) == 0
+    link = links(capsys.readouterr().out)["reader"]
+    batch = [i for (i,) in rows(root, "SELECT item_id FROM selections ORDER BY rank")]
+    assert order_of(root, "reader")[: len(batch)] == batch
+    with browser.reading(signed_in, link) as reader:
+        for keys in ("1", "", "1", "", "12"):
+            reader.answer(*keys)
+    assert run(["sync", str(root)]) == 0
+    assert run(["round", str(root)]) == 0
+    status = capsys.readouterr().out
+    assert "5 reads are new." in status
+    trained = json.loads(rows(root, "SELECT detail FROM stages WHERE name = 'teacher'")[0][0])
+    assert trained["items"] == 5
+
+
+def test_two_readers_disagree_and_the_adjudicator_decides(tmp_path, signed_in, capsys):
+    root = toy.make(tmp_path / "W", TASK, reading=TWO)
+    assert run(["queue", str(root)]) == 0
+    assert set(links(capsys.readouterr().out)) == {"ana", "ben"}
+    client = Client(signed_in.url, signed_in.token)
+    ledger = open_workspace(root).ledger
+    item_id = order_of(root, "ana")[0]
+
+    def submit(reader: str, **values: float) -> None:
+        project = projects.find_projects(client, ledger.identity())[reader].id
+        tasks = client.get("api/tasks/", project=project, page_size=100)["tasks"]
+        (number,) = [t["id"] for t in tasks if t["data"]["external_id"] == item_id]
+        said = dict.fromkeys(TASK.findings, 0.0) | values
+        body = {"result": hint_result(TASK, said), "lead_time": 10}
+        client.post(f"api/tasks/{number}/annotations/", body)
+
+    submit("ana", Spot=1.0)
+    submit("ben", Bar=1.0)
+    assert run(["sync", str(root)]) == 0
+    printed = capsys.readouterr().out
+    assert "1 items on which readers disagree went to the adjudicator." in printed
+    assert run(["label-studio", "status", str(root)]) == 0
+    assert run(["readers", str(root), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out.partition("{\n")[2].join(["{\n", ""]))
+    assert found["in_dispute"] == 1
+    submit("chief", Bar=1.0)
+    assert run(["sync", str(root)]) == 0
+    assert run(["readers", str(root), "--json"]) == 0
+    assert '"in_dispute": 0' in capsys.readouterr().out
+    split = ledger.items()[[i.id for i in ledger.items()].index(item_id)].split
+    if split != "vault":
+        workspace = open_workspace(root)
+        from ssl_core.truth import label_matrix
+
+        truth = label_matrix([item_id], workspace.ledger.labels(), TASK.findings)
+        np.testing.assert_array_equal(truth, [[0, 1, 0]])
+
+
+def test_hints_are_shown_for_a_half_and_recorded(tmp_path, signed_in, capsys):
+    root = toy.make(tmp_path / "W", TASK, reading={"resolution": "working"})
+    for _ in range(2):
+        assert run(["round", str(root)]) == 0  # the simulated reader answers: a model is trained
+    toml = root / "readloop.toml"
+    changed = toml.read_text().replace('room = "auto"', 'room = "label_studio"')
+    toml.write_text(changed.replace("hints = false", "hints = true"))
+    assert run(["queue", str(root)]) == 0
+    hinted = dict(rows(root, "SELECT item_id, hinted FROM assignments WHERE reader = 'reader'"))
+    assert len(hinted) == 8
+    assert 3 <= sum(hinted.values()) <= 5
+    client = Client(signed_in.url, signed_in.token)
+    (project,) = projects.find_projects(client, open_workspace(root).ledger.identity()).values()
+    tasks = client.get("api/tasks/", project=project.id, page_size=100, fields="all")["tasks"]
+    shown = {h for (h,) in rows(root, "SELECT DISTINCT item_id FROM hints")}
+    assert shown == {item_id for item_id, yes in hinted.items() if yes}
+    present = {
+        item: {
+            f
+            for i, f in rows(root, "SELECT item_id, finding FROM hints WHERE value = 1")
+            if i == item
+        }
+        for item in hinted
+    }
+    for task in tasks:
+        (prediction,) = client.get(f"api/tasks/{task['id']}/")["predictions"]
+        item_id = task["data"]["external_id"]
+        ticked = {w for region in prediction["result"] for w in region["value"]["choices"]}
+        assert ticked == present[item_id]
+
+
+def test_without_a_server_every_command_says_what_to_do(tmp_path, monkeypatch, capsys):
+    monkeypatch.delenv("LABEL_STUDIO_URL", raising=False)
+    root = toy.make(tmp_path / "W", TASK, reading=TWO)
+    for command in (["queue"], ["sync"]):
+        assert run([*command, str(root)]) == 2
+        told = capsys.readouterr().err
+        assert "No Label Studio runs for" in told
+        assert "readloop label-studio up" in told
+    assert run(["label-studio", "status", str(root)]) == 0
+    assert "does not run" in capsys.readouterr().out
+    assert run(["label-studio", "down", str(root)]) == 0
+    assert "did not run" in capsys.readouterr().out
+    monkeypatch.setenv("LABEL_STUDIO_URL", "http://127.0.0.1:9")
+    assert run(["sync", str(root)]) == 2
+    assert "LABEL_STUDIO_API_KEY is not: set it" in capsys.readouterr().err
+    monkeypatch.setenv("LABEL_STUDIO_API_KEY", "secret-of-mine")
+    monkeypatch.setenv("LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT", str(tmp_path))
+    assert run(["sync", str(root)]) == 2
+    told = capsys.readouterr().err
+    assert "http://127.0.0.1:9 does not answer" in told
+    assert "secret-of-mine" not in told
+
+
+def test_an_archive_is_not_shown_to_people(tmp_path, capsys):
+    root = toy.make(tmp_path / "W", TASK)
+    assert run(["queue", str(root)]) == 2
+    assert 'set `room = "label_studio"` under [reading]' in capsys.readouterr().err
+
+
+def test_the_secret_stands_nowhere_in_the_workspace(tmp_path, signed_in, capsys):
+    root = toy.make(tmp_path / "W", TASK, reading=TWO)
+    assert run(["queue", str(root)]) == 0
+    assert run(["sync", str(root)]) == 0
+    printed = capsys.readouterr()
+    secret = signed_in.token.encode()
+    assert secret.decode() not in printed.out + printed.err
+    for path in root.rglob("*"):
+        assert not path.is_file() or secret not in path.read_bytes(), path
+
+
+def test_up_status_and_down(tmp_path, capsys, monkeypatch):
+    from tests import label_studio
+
+    monkeypatch.delenv("LABEL_STUDIO_URL", raising=False)
+    root = toy.make(tmp_path / "W", TASK, reading=TWO)
+    label_studio.prepare(root)
+    try:
+        port = str(label_studio.free_port())
+        assert run(["label-studio", "up", str(root), "--port", port]) == 0
+        told = capsys.readouterr().out
+        assert f"http://127.0.0.1:{port}" in told
+        assert "Sign in as" in told
+        assert run(["queue", str(root)]) == 0
+        assert set(links(capsys.readouterr().out)) == {"ana", "ben"}
+        assert run(["label-studio", "status", str(root)]) == 0
+        assert f"ana: http://127.0.0.1:{port}/projects/" in capsys.readouterr().out
+        assert run(["label-studio", "down", str(root)]) == 0
+        assert "Stopped" in capsys.readouterr().out
+        assert server.running(root) is None
+    finally:
+        server.stop(root)
