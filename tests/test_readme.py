@@ -30,21 +30,22 @@ def options(path: list[str]) -> set[str]:
 
 
 def test_the_readme_shows_the_main_commands():
-    assert {c.split()[1] for c in COMMANDS} >= {"init", "simulate", "round", "status", "export"}
+    assert {c.split()[1] for c in COMMANDS} >= {"init", "simulate", "round", "status", "export", "queue", "sync"}
 
 
 @pytest.mark.parametrize("line", COMMANDS)
 def test_commands_and_their_flags_exist(line):
     words = shlex.split(line)[1:]
-    path = words[:2] if words[0] == "bench" else words[:1]
+    path = words[:2] if words[0] in ("bench", "label-studio") else words[:1]
     flags = {word for word in words if word.startswith("--")}
     assert flags <= options(path), line
 
 
 def test_options_in_the_text_exist():
     flags = set(re.findall(r"`(--[a-z-]+)", README))
-    known = options(["init"]) | options(["round"]) | options(["simulate"]) | options(["status"])
-    assert flags <= known | options(["bench", "s0"]), flags - known
+    commands = ["init", "round", "simulate", "status", "sync"]
+    known = options(["bench", "s0"]).union(*(options([command]) for command in commands))
+    assert flags <= known, flags - known
 
 
 def test_make_targets_exist():

@@ -161,8 +161,11 @@ def _settled(client: Client, project: int) -> dict[str, list[Held]]:
 
 
 def _one_of(tasks: Sequence[Held]) -> Held:
-    """The task to keep of those with one item id."""
-    return max(tasks, key=lambda task: (task.answered, task.touched, -task.id))
+    """The task to keep of those with one item id; of several answered ones, always the same."""
+    return max(
+        tasks,
+        key=lambda task: (task.answered, task.touched, not task.data.get(DOUBLE_OF), -task.id),
+    )
 
 
 def _set(client: Client, task: Held, data: Mapping[str, Any]) -> None:

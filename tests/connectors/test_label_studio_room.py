@@ -69,7 +69,7 @@ def waiting(client: Client, room: LabelStudioRoom, reader: str = "ana") -> list[
 
 def task_number(client: Client, room: LabelStudioRoom, reader: str, item_id: str) -> int:
     found = tasks_of(client, project_of(client, room, reader))
-    (number,) = [t["id"] for t in found if t["data"]["external_id"] == item_id]
+    (number,) = [t["id"] for t in found if t["data"].get("external_id") == item_id]
     return number
 
 
@@ -311,7 +311,7 @@ def test_what_the_page_cannot_have_made_is_told_by_task_until_it_is_mended(
 @pytest.mark.parametrize(("given", "kept"), [(None, None), (-3.0, None), (0, 0.0), (9e9, 9e9)])
 def test_a_length_that_cannot_be_is_left_out(client, room, given, kept):
     room.queue(laws.assigned(ONE), {})
-    submit(client, room, "ana", ONE, result=None, lead_time=given)
+    submit(client, room, "ana", ONE, result=[], lead_time=given)
     (read,) = laws.pulled(room)[0]
     assert read.seconds == kept
     assert dict(read.answers) == {"effusion": 0.0, "mass": 0.0}
