@@ -26,7 +26,7 @@ from connectors.manifest import Columns
 from ssl_core.config import load_config
 from ssl_core.distributed import is_main, join_torchrun
 from ssl_core.errors import ConfigError, ReadloopError
-from ssl_core.intake import Policy
+from ssl_core.intake import Intake, Policy
 from ssl_core.preflight import check_settings
 from ssl_core.rounds import abandon_round, run_round
 from ssl_core.simulate import Cell, simulate
@@ -175,9 +175,15 @@ def init(
         intake = initialise(workspace, images, manifest, columns, policy, settings, report)
     show.console.print(show.import_table(intake.report))
     _print_import(intake.report)
-    trains = intake.task.kind != "segmentation"
-    following = f" Next: readloop round {workspace}" if trains else ""
-    print(f"Made {workspace} (preset {chosen}).{following}")
+    print(f"Made {workspace} (preset {chosen}).{_following(workspace, intake)}")
+
+
+def _following(workspace: Path, intake: Intake) -> str:
+    if intake.task.kind == "segmentation":
+        return ""
+    if all(c.positives + c.negatives == 0 for c in intake.report.counts):
+        return f" Next: readloop label-studio up {workspace}, then readloop queue {workspace}"
+    return f" Next: readloop round {workspace}"
 
 
 def _group(column: str, no_groups: bool) -> str | None:

@@ -96,7 +96,14 @@ def _remarks(ws: Workspace) -> Iterator[str]:
         )
     if ledger.label_counts()["train"] == len(ledger.items("train")):
         yield "Every item of the pool is labeled: there is nothing left to ask."
-    elif not is_archive(ws) and (waiting := queue(ws)):
+    if is_archive(ws):
+        return
+    if not ledger.label_counts()["validation"]:
+        yield (
+            "No validation item is labeled, so nothing can be measured: readloop queue "
+            f"{ws.root} puts validation and vault in front of the readers."
+        )
+    if waiting := queue(ws):
         yield (
             f"{len(waiting):,} items of the newest selection are not read yet: readloop queue "
             f"{ws.root} shows them to the readers, readloop sync {ws.root} takes in what they did."

@@ -56,8 +56,8 @@ class Synced:
 def queue(workspace: Workspace, room: ReadingRoom, *, report: Report = silent) -> Queued:
     """Put what was asked and not read yet in front of the readers.
 
-    That is the newest selection, then what is left of earlier ones; before the first round, the
-    validation and vault items that nobody has labeled.
+    That is the newest selection, then what is left of earlier ones, then the validation and vault
+    items that nobody has labeled; before the first round there are only those.
 
     Raises:
         ReadingRoomError: the room cannot be reached or refuses; run it again.
@@ -180,10 +180,9 @@ def _answered(workspace: Workspace) -> set[str]:
 
 
 def _questions(workspace: Workspace) -> Iterator[tuple[int, list[str]]]:
-    """Each round with the items it asked for, in order; before the first, those that measure."""
+    """Each round with the items it asked for, in order; before them all, those that measure."""
     ledger = workspace.ledger
-    if not ledger.rounds():
-        yield 0, [item.id for split in ("validation", "vault") for item in ledger.items(split)]
+    yield 0, [item.id for split in ("validation", "vault") for item in ledger.items(split)]
     asked: dict[int, list[str]] = {}
     for number, selection in ledger.selected():
         asked.setdefault(number, []).append(selection.item_id)

@@ -263,8 +263,6 @@ HOSTILE = {
     "another object": ([region(to_name="text")], "of the image"),
     "another type": ([region(type="labels")], "of the image"),
     "both": ([region(), region(word="cannot tell")], "exclude each other"),
-    "no list": ({"choices": 1}, "not a list"),
-    "no regions": (["effusion", 3], "not an answer"),
     "huge": ([region(word="x" * 200_000)], "xxx…"),
     "a reason alone": ([region(block="reason", word="other")], "not marked unusable"),
 }
