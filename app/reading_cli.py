@@ -75,7 +75,7 @@ def queue(workspace: WorkspacePath) -> None:
         done = reading.queue(ws, room, report=report)
         places = room.places()
     _print_remarks(room)
-    print(f"{done.new:,} assignments are new.")
+    print(f"New assignments: {done.new:,}.")
     for place in places:
         print(f"{place.reader}: {done.waiting.get(place.reader, 0):,} wait, {place.link}")
     if not places:
@@ -117,9 +117,12 @@ def _sync_once(
     _print_remarks(room)
     quiet = told is not None
     if came.reads or not quiet:
-        print(f"{came.reads:,} reads are new.", flush=True)
+        print(f"New reads: {came.reads:,}.", flush=True)
     if came.adjudications:
-        print(f"{came.adjudications:,} items on which readers disagree went to the adjudicator.")
+        print(
+            f"Items on which readers disagree, sent to the adjudicator: {came.adjudications:,}.",
+            flush=True,
+        )
     for one in came.rejections:
         if one not in (told or ()):
             show.console.print(

@@ -27,13 +27,17 @@ def label_studio_room(ws: Workspace, report: Report = silent) -> LabelStudioRoom
     """The workspace's room on its own Label Studio, or on the one that the environment names.
 
     Raises:
-        WorkspaceError: a simulated reader answers in this workspace.
+        WorkspaceError: a simulated reader answers in this workspace, or masks would be asked for.
         ReadingRoomError: there is no server, no token, or no folder for pictures.
     """
     if is_archive(ws):
         raise WorkspaceError(
             f"In {ws.root} a simulated reader answers: to have people read, set `room = "
             '"label_studio"` under [reading] in readloop.toml.'
+        )
+    if ws.ledger.task.kind == "segmentation":
+        raise WorkspaceError(
+            f"The task of {ws.root} is segmentation, and this version does not take in masks yet."
         )
     url, token, media = _server(ws.root)
     reading = ws.config.reading

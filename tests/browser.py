@@ -74,6 +74,11 @@ class Reader:
             self.page.keyboard.press(done)
         self.wait_for_case()
 
+    def ticked(self) -> set[str]:
+        """The names of the choices that are ticked."""
+        query = ".rl-panel input[type=checkbox]:checked"
+        return set(self.page.eval_on_selector_all(query, "found => found.map(e => e.name)"))
+
     def skip(self) -> None:
         """Skip the case."""
         self.answer(done="Control+Space")

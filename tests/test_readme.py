@@ -30,7 +30,15 @@ def options(path: list[str]) -> set[str]:
 
 
 def test_the_readme_shows_the_main_commands():
-    assert {c.split()[1] for c in COMMANDS} >= {"init", "simulate", "round", "status", "export", "queue", "sync"}
+    assert {c.split()[1] for c in COMMANDS} >= {
+        "init",
+        "simulate",
+        "round",
+        "status",
+        "export",
+        "queue",
+        "sync",
+    }
 
 
 @pytest.mark.parametrize("line", COMMANDS)

@@ -365,7 +365,10 @@ def test_the_queue_of_real_readers_can_be_seen(images, tmp_path, capsys):
     root = tmp_path / "w"
     assert run(list(map(str, init(root, images, path, "--split-column", "split")))) == 0
     assert run(["round", str(root), "--query-size", "6"]) == 0
-    assert "6 items of the newest selection are not read yet: readloop queue" in capsys.readouterr().out
+    assert (
+        "6 items of the newest selection are not read yet: readloop queue"
+        in capsys.readouterr().out
+    )
     assert run(["export", str(root), "--out", str(tmp_path / "out")]) == 0
     queue = list(csv.DictReader((tmp_path / "out" / "queue.csv").open()))
     assert [row["rank"] for row in queue] == list("012345")

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import sqlite3
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -13,6 +16,7 @@ from app.cli import run
 from connectors.label_studio import projects, server
 from connectors.label_studio.client import Client
 from connectors.label_studio.page import hint_result
+from ssl_core.truth import label_matrix
 from ssl_core.workspace import open_workspace
 from tests import browser, toy
 
@@ -53,6 +57,17 @@ def order_of(root, reader: str) -> list[str]:
     return [item_id for (item_id,) in rows(root, query)]
 
 
+def submit(signed_in, root, reader: str, item_id: str, **values: float) -> None:
+    """A reader answers by way of the API."""
+    client = Client(signed_in.url, signed_in.token)
+    project = projects.find_projects(client, open_workspace(root).ledger.identity())[reader].id
+    tasks = client.get("api/tasks/", project=project, page_size=100)["tasks"]
+    (number,) = [t["id"] for t in tasks if t["data"]["external_id"] == item_id]
+    said = dict.fromkeys(TASK.findings, 0.0) | values
+    body = {"result": hint_result(TASK, said), "lead_time": 10}
+    client.post(f"api/tasks/{number}/annotations/", body)
+
+
 def test_a_person_reads_five_cases_skips_one_and_the_round_trains(tmp_path, signed_in, capsys):
     root = toy.make(tmp_path / "W", TASK, reading={"room": "label_studio", "resolution": "working"})
     assert run(["queue", str(root)]) == 0
@@ -64,7 +79,7 @@ def test_a_person_reads_five_cases_skips_one_and_the_round_trains(tmp_path, sign
             reader.answer(*keys)
         reader.skip()
     assert run(["sync", str(root)]) == 0
-    assert "6 reads are new." in capsys.readouterr().out
+    assert "New reads: 6." in capsys.readouterr().out
     reads = rows(root, "SELECT item_id, outcome, seconds, hinted FROM reads ORDER BY seq")
     assert [r[0] for r in reads] == asked[:6]  # in our order, each once
     assert [r[1] for r in reads] == ["read"] * 4 + ["unusable", "skipped"]
@@ -76,7 +91,7 @@ def test_a_person_reads_five_cases_skips_one_and_the_round_trains(tmp_path, sign
     assert len(said) == 12
     before = toy.history(root)
     assert run(["sync", str(root)]) == 0
-    assert "0 reads are new." in capsys.readouterr().out
+    assert "New reads: 0." in capsys.readouterr().out
     after = toy.history(root)
     del before["bookmarks"], after["bookmarks"]
     assert after == before
@@ -92,7 +107,7 @@ def test_a_person_reads_five_cases_skips_one_and_the_round_trains(tmp_path, sign
     assert run(["sync", str(root)]) == 0
     assert run(["round", str(root)]) == 0
     status = capsys.readouterr().out
-    assert "5 reads are new." in status
+    assert "New reads: 5." in status
     trained = json.loads(rows(root, "SELECT detail FROM stages WHERE name = 'teacher'")[0][0])
     assert trained["items"] == 5
 
@@ -101,37 +116,23 @@ def test_two_readers_disagree_and_the_adjudicator_decides(tmp_path, signed_in, c
     root = toy.make(tmp_path / "W", TASK, reading=TWO)
     assert run(["queue", str(root)]) == 0
     assert set(links(capsys.readouterr().out)) == {"ana", "ben"}
-    client = Client(signed_in.url, signed_in.token)
     ledger = open_workspace(root).ledger
     item_id = order_of(root, "ana")[0]
-
-    def submit(reader: str, **values: float) -> None:
-        project = projects.find_projects(client, ledger.identity())[reader].id
-        tasks = client.get("api/tasks/", project=project, page_size=100)["tasks"]
-        (number,) = [t["id"] for t in tasks if t["data"]["external_id"] == item_id]
-        said = dict.fromkeys(TASK.findings, 0.0) | values
-        body = {"result": hint_result(TASK, said), "lead_time": 10}
-        client.post(f"api/tasks/{number}/annotations/", body)
-
-    submit("ana", Spot=1.0)
-    submit("ben", Bar=1.0)
+    submit(signed_in, root, "ana", item_id, Spot=1.0)
+    submit(signed_in, root, "ben", item_id, Bar=1.0)
     assert run(["sync", str(root)]) == 0
     printed = capsys.readouterr().out
-    assert "1 items on which readers disagree went to the adjudicator." in printed
+    assert "Items on which readers disagree, sent to the adjudicator: 1." in printed
     assert run(["label-studio", "status", str(root)]) == 0
     assert run(["readers", str(root), "--json"]) == 0
-    found = json.loads(capsys.readouterr().out.partition("{\n")[2].join(["{\n", ""]))
-    assert found["in_dispute"] == 1
-    submit("chief", Bar=1.0)
+    assert '"in_dispute": 1' in capsys.readouterr().out
+    submit(signed_in, root, "chief", item_id, Bar=1.0)
     assert run(["sync", str(root)]) == 0
     assert run(["readers", str(root), "--json"]) == 0
     assert '"in_dispute": 0' in capsys.readouterr().out
     split = ledger.items()[[i.id for i in ledger.items()].index(item_id)].split
     if split != "vault":
-        workspace = open_workspace(root)
-        from ssl_core.truth import label_matrix
-
-        truth = label_matrix([item_id], workspace.ledger.labels(), TASK.findings)
+        truth = label_matrix([item_id], ledger.labels(), TASK.findings)
         np.testing.assert_array_equal(truth, [[0, 1, 0]])
 
 
@@ -164,6 +165,11 @@ def test_hints_are_shown_for_a_half_and_recorded(tmp_path, signed_in, capsys):
         item_id = task["data"]["external_id"]
         ticked = {w for region in prediction["result"] for w in region["value"]["choices"]}
         assert ticked == present[item_id]
+    link = links(capsys.readouterr().out)["reader"]
+    with browser.reading(signed_in, link) as reader:
+        for item_id in order_of(root, "reader")[:4]:  # what the reader's eyes meet
+            assert reader.ticked() == present[item_id]
+            reader.answer()
 
 
 def test_without_a_server_every_command_says_what_to_do(tmp_path, monkeypatch, capsys):
@@ -204,6 +210,50 @@ def test_the_secret_stands_nowhere_in_the_workspace(tmp_path, signed_in, capsys)
     assert secret.decode() not in printed.out + printed.err
     for path in root.rglob("*"):
         assert not path.is_file() or secret not in path.read_bytes(), path
+
+
+def watching(root, *more: str) -> subprocess.Popen:
+    command = [sys.executable, "-m", "app.cli", "sync", str(root), "--watch", "--every", "1"]
+    return subprocess.Popen(
+        [*command, *more], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def stopped(process: subprocess.Popen) -> tuple[int, str, str]:
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=30)
+    return process.returncode, out, err
+
+
+def test_watching_takes_in_what_is_read_until_it_is_stopped(tmp_path, signed_in, capsys):
+    root = toy.make(tmp_path / "W", TASK, reading=TWO)
+    assert run(["queue", str(root)]) == 0
+    item_id = order_of(root, "ana")[0]
+    process = watching(root)
+    try:
+        submit(signed_in, root, "ana", item_id, Spot=1.0)
+        assert process.stdout is not None
+        assert process.stdout.readline() == "New reads: 1.\n"
+    finally:
+        code, _, err = stopped(process)
+    assert rows(root, "SELECT item_id, reader FROM reads") == [(item_id, "ana")]
+    assert code == 130
+    assert "Traceback" not in err
+
+
+def test_watching_waits_for_a_server_that_is_away(tmp_path, signed_in, monkeypatch):
+    root = toy.make(tmp_path / "W", TASK, reading=TWO)
+    monkeypatch.setenv("LABEL_STUDIO_URL", "http://127.0.0.1:9")
+    process = watching(root)
+    try:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+    finally:
+        code, _, err = stopped(process)
+    assert "does not answer" in line
+    assert "Trying again in 2 s." in line
+    assert code == 130
+    assert "Traceback" not in err
 
 
 def test_up_status_and_down(tmp_path, capsys, monkeypatch):

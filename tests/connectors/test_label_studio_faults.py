@@ -36,8 +36,8 @@ from tests.connectors.test_label_studio_room import (
 )
 from tests.fault_proxy import Fault, html_page, proxied
 
-ITEMS = tuple(f"{number:032x}" for number in range(1, 301))
-CHUNK = 75
+ITEMS = tuple(f"{number:032x}" for number in range(1, 101))
+CHUNK = 50
 # Forked from a process that has imported everything and runs nothing: a child takes no second.
 CHILDREN = multiprocessing.get_context("forkserver")
 CHILDREN.set_forkserver_preload([__name__, "label_studio_sdk.client"])
@@ -226,7 +226,6 @@ def test_two_pushes_at_once_with_nothing_between_them(desk, label_studio):
     desk.straight.queue(assigned(20), {})
     assert len(desk.tasks()) == 20
     assert outcomes(laws.pulled(desk.straight)[0]) == [(ITEMS[5], "read")]
-    desk.check_read = None
     assert waiting(desk.client, desk.straight) == [i for i in ITEMS[19::-1] if i != ITEMS[5]]
 
 
@@ -306,11 +305,11 @@ def read_workspace(workspace, label_studio, client):
 
 
 def test_a_sync_that_breaks_off_between_pages(read_workspace, label_studio, proxy, monkeypatch):
-    workspace, room, items = read_workspace
+    workspace, room, _ = read_workspace
     monkeypatch.setattr(tasks, "PAGE", 2)
     args = (label_studio.token, label_studio.media)
     spoilt = workspace_room(workspace, proxy.url, *args)
-    proxy.script(Fault("drop_before", path="/api/tasks/", nth=2, times=99))
+    proxy.script(Fault("half", path="/api/tasks/", nth=2, times=99))
     with pytest.raises(ReadingRoomError, match="broke off"):
         reading.sync(workspace, spoilt)
     kept = len(workspace.ledger.reading.reads())
@@ -486,7 +485,7 @@ def test_closing_many_takes_few_requests_and_spares_who_is_at_one(desk):
     desk.proxy.script()
     desk.room.queue(assigned(3), {})
     assert len(desk.proxy.requests) < 15
-    assert waiting(desk.client, desk.straight) == [ITEMS[7], *reversed(ITEMS[:3])]
+    assert waiting(desk.client, desk.straight) == [*reversed(ITEMS[:3]), ITEMS[7]]
     assert outcomes(laws.pulled(desk.straight)[0]) == [(ITEMS[8], "read")]
     assert not [r for r in laws.pulled(desk.straight)[0] if r.outcome == "withdrawn"]
     desk.room.queue(assigned(), {})

@@ -57,6 +57,11 @@ def answer_all(room: MemoryRoom, value: float = 1.0) -> None:
             room.submit(one.item_id, both(value), reader=reader)
 
 
+def trained_on(room: MemoryRoom, reader: str) -> set[str]:
+    """What waits for a reader, less the items that measure."""
+    return set(waiting(room, reader)) - set(EVALUATION)
+
+
 def measured(workspace: Workspace, room: MemoryRoom) -> None:
     """Both readers read validation and vault, and agree."""
     queue(workspace, room)
@@ -73,6 +78,12 @@ def test_before_the_first_round_those_that_measure_are_read_by_two(workspace, ro
     assert queued.waiting == {"ann": 4, "bob": 4, "cat": 0}
     assert waiting(room, "ann") == waiting(room, "bob") == EVALUATION
     assert {a.round for a in workspace.ledger.reading.assignments()} == {0}
+
+
+def test_those_that_measure_wait_behind_any_round_until_they_are_read(workspace, room):
+    ask(workspace, "t0")
+    assert queue(workspace, room).new == 8 + 2
+    assert waiting(room, "ann") == waiting(room, "bob") == ["t0", *EVALUATION]
 
 
 def test_items_that_were_imported_with_labels_are_not_asked(tmp_path, room):
@@ -146,13 +157,13 @@ def test_without_backup_the_items_of_one_who_left_are_dealt_anew(tmp_path):
     ask(workspace, "t0", "t1", "t2", "t3")
     room = MemoryRoom(PANEL)
     queue(workspace, room)
-    left_to_bob = set(waiting(room, "bob"))
+    left_to_bob = trained_on(room, "bob")
     assert len(left_to_bob) == 2
     room.submit(min(left_to_bob), both(1.0), reader="bob")
     sync(workspace, room)
     alone = MemoryRoom(("dan",))
     queue(changed(workspace, readers=["dan"]), alone)
-    assert set(waiting(alone, "dan")) == {"t0", "t1", "t2", "t3"} - {min(left_to_bob)}
+    assert trained_on(alone, "dan") == {"t0", "t1", "t2", "t3"} - {min(left_to_bob)}
 
 
 def test_what_one_who_left_took_back_is_asked_of_the_others(tmp_path):
@@ -166,7 +177,7 @@ def test_what_one_who_left_took_back_is_asked_of_the_others(tmp_path):
     sync(workspace, room)
     alone = MemoryRoom(("dan",))
     queue(changed(workspace, readers=["dan"]), alone)
-    assert waiting(alone, "dan") == ["t0"]
+    assert trained_on(alone, "dan") == {"t0"}
 
 
 def test_a_room_with_readers_of_its_own_asks_them_once(tmp_path):
@@ -424,10 +435,10 @@ FOUR = Reading(readers=("ann", "bob"), adjudicator="cat", hints=True)
 
 
 def play_readers(workspace: Workspace, room: MemoryRoom, unusable=()) -> None:
-    """Everyone answers what is in front of them, rightly; an image is unusable to all."""
+    """Everyone answers rightly; some images Ann alone can use, and nobody those of training."""
     for reader, assignments in list(room.waiting.items()):
         for one in assignments:
-            if one.item_id in unusable:
+            if one.item_id in unusable and (one.round or reader != "ann"):
                 room.act(one.item_id, "unusable", reader=reader, reason="cut off", seconds=2.0)
             else:
                 said = {a.finding: a.value for a in workspace.ledger.answers([one.item_id])}
