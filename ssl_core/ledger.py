@@ -104,7 +104,9 @@ class Ledger:
         """Twelve hex digits that tell this ledger, and copies of it, from any other."""
         with self._reading() as connection:
             made = connection.scalar(select(schema.meta.c.at))
-            first = connection.scalar(select(schema.items.c.id).order_by(schema.items.c.seq).limit(1))
+            first = connection.scalar(
+                select(schema.items.c.id).order_by(schema.items.c.seq).limit(1)
+            )
         return hashlib.sha256(f"{made} {first}".encode()).hexdigest()[:12]
 
     @property
