@@ -60,17 +60,16 @@ class Reader:
 
     def wait_for_case(self) -> None:
         """Until the case can be answered: its image is there and the page listens to keys."""
-        self.page.get_by_test_id("bottombar-submit-button").wait_for(timeout=30_000)
-        self.page.locator(".rl-panel input[type=checkbox]").first.wait_for(timeout=30_000)
-        self.page.locator(".konvajs-content").first.wait_for(timeout=30_000)
-        self.page.wait_for_timeout(700)  # a key pressed while the page still loads is lost
+        self.page.get_by_test_id("bottombar-submit-button").wait_for(timeout=60_000)
+        self.page.locator(".rl-panel input[type=checkbox]").first.wait_for(timeout=60_000)
+        self.page.wait_for_timeout(1200)  # a key pressed while the page still loads is lost
 
     def answer(self, *keys: str, done: str = "Control+Enter") -> None:
         """Press the findings' keys, submit, and wait for the next case."""
         for key in keys:
             self.page.keyboard.press(key)
             self.page.wait_for_timeout(60)
-        with self.page.expect_response(lambda r: "next_task" in r.url, timeout=30_000):
+        with self.page.expect_response(lambda r: "next_task" in r.url, timeout=60_000):
             self.page.keyboard.press(done)
         self.wait_for_case()
 
