@@ -21,7 +21,9 @@ T = TypeVar("T", bound=BaseModel)
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
-Name = Annotated[str, Field(min_length=1, max_length=40, pattern=r"^[\w.@+ -]+$")]
+Name = Annotated[
+    str, Field(min_length=1, max_length=40, pattern=r"^[\w.@+-]([\w.@+ -]*[\w.@+-])?$")
+]
 
 
 class Table(BaseModel):

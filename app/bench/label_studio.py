@@ -112,13 +112,7 @@ def _answer_all(client: Client, room: LabelStudioRoom, asked: list[Assignment]) 
     (project,) = projects.find_projects(client, "bench-sync").values()
     answers = dict.fromkeys(TASK.findings, 0.0) | {TASK.findings[3]: 1.0}
     annotation = {"result": hint_result(TASK, answers), "lead_time": 21.5}
-    tasks = [
-        {
-            "data": {"image": "x", "external_id": one.item_id, "queue": "open", "priority": "0"},
-            "annotations": [annotation],
-        }
-        for one in asked[1:]
-    ]
+    tasks = [{**room._wanted(one, 0, 1, {}), "annotations": [annotation]} for one in asked[1:]]
     for start in range(0, len(tasks), 2500):
         client.post(f"api/projects/{project.id}/import", tasks[start : start + 2500])
 
