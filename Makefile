@@ -26,7 +26,7 @@ demo: setup
 	$(BIN)/python -m app.demo $(if $(filter 0,$(LABEL_STUDIO)),--no-label-studio)
 
 test: setup
-	$(BIN)/python -m pytest -n auto --dist loadgroup
+	$(BIN)/python -m pytest -n auto
 
 format: setup
 	$(BIN)/ruff format .

@@ -284,5 +284,11 @@ READING_TABLES = {
         at TEXT NOT NULL""",
 }
 
+
+def places(connection: Connection) -> None:
+    """Version 3: a read knows where in the reading room its question stands."""
+    connection.exec_driver_sql("ALTER TABLE reads ADD COLUMN place TEXT NOT NULL DEFAULT ''")
+
+
 Migration = Callable[[Connection], None]
-MIGRATIONS: tuple[Migration, ...] = (first_tables, reading_room)
+MIGRATIONS: tuple[Migration, ...] = (first_tables, reading_room, places)

@@ -11,28 +11,32 @@ from sqlalchemy import Connection, Select, func, select
 
 from ssl_core import label_events, schema
 from ssl_core.errors import LedgerError
-from ssl_core.records import Assignment, HeldRead, Label, Read, Task
+from ssl_core.records import Assignment, HeldRead, Label, Read, Rejection, Taken, Task
 
 Pair = tuple[str, str]  # item and reader
+ANSWERED = ("read", "unusable")
 
 
-def append(connection: Connection, task: Task, reads: Iterable[Read], round_number: int) -> int:
-    """Append the reads that say something new, with their labels; return how many did.
+def append(connection: Connection, task: Task, reads: Iterable[Read], round_number: int) -> Taken:
+    """Append the reads that say something new, with their labels; tell how many did.
 
-    A read whose key is held is passed over, and so is one that takes back what was never said.
+    A read whose key is held is passed over, and so is one that takes back, or skips, what was
+    said elsewhere or never. An answer to what the same reader answered elsewhere is refused:
+    which of the two holds is theirs to say.
     Raises `LedgerError` for an item that was not put in front of that reader.
     """
-    added = 0
+    added, refused = 0, list[Rejection]()
     for chunk in schema.chunks(reads):
         asked = _asked(connection, chunk)
-        new = _new(connection, chunk)
+        new, doubled = _new(connection, chunk)
+        refused += doubled
         rows = [_held(read, asked, round_number) for read, _ in new]
         sources = [read.source for read, _ in new]
         _append_rows(connection, rows, sources)
         labels = [label for read, before in new for label in _labels(task, read, before, asked)]
         label_events.append(connection, task, labels, round_number)
         added += len(new)
-    return added
+    return Taken(added, tuple(refused))
 
 
 def newest(before_round: int | None = None, item_ids: Collection[str] | None = None) -> Select[Any]:
@@ -49,7 +53,7 @@ def newest(before_round: int | None = None, item_ids: Collection[str] | None = N
 
 @dataclass(frozen=True, slots=True)
 class _Row(HeldRead):
-    source: str
+    source: str = ""
 
 
 def _append_rows(connection: Connection, held: Sequence[HeldRead], sources: Sequence[str]) -> None:
@@ -70,6 +74,7 @@ def _held(read: Read, asked: dict[Pair, Assignment], round_number: int) -> HeldR
         role=assignment.role,
         hinted=assignment.hinted,
         round=round_number,
+        place=read.place,
     )
 
 
@@ -87,8 +92,10 @@ def _asked(connection: Connection, reads: Sequence[Read]) -> dict[Pair, Assignme
     return found
 
 
-def _new(connection: Connection, reads: Sequence[Read]) -> list[tuple[Read, HeldRead | None]]:
-    """The reads that say something new, each with what its reader had done before."""
+def _new(
+    connection: Connection, reads: Sequence[Read]
+) -> tuple[list[tuple[Read, HeldRead | None]], list[Rejection]]:
+    """The reads that say something new, each with what its reader had done before; and refusals."""
     table = schema.reads
     keys = {read.key for read in reads}
     held = set(connection.scalars(select(table.c.key).where(table.c.key.in_(keys))))
@@ -97,16 +104,43 @@ def _new(connection: Connection, reads: Sequence[Read]) -> list[tuple[Read, Held
     last: dict[Pair, Any] = {
         (one.item_id, one.reader): one for one in schema.fetch(connection, HeldRead, query)
     }
-    new = []
+    new, refused = [], []
     for read in reads:
         before = last.get((read.item_id, read.reader))
-        nothing_said = before is None or before.outcome == "withdrawn"
-        if read.key in held or (read.outcome == "withdrawn" and nothing_said):
+        if read.key in held or _says_nothing(read, before):
+            continue
+        if before is not None and _answered_elsewhere(read, before):
+            refused.append(_doubled(read, before))
             continue
         held.add(read.key)
         last[read.item_id, read.reader] = read
         new.append((read, before))
-    return new
+    return new, refused
+
+
+def _says_nothing(read: Read, before: HeldRead | None) -> bool:
+    """Whether a read leaves what its reader had done before as it is."""
+    if before is None:
+        return read.outcome == "withdrawn"
+    here = read.place == before.place
+    if read.outcome == "withdrawn":
+        return before.outcome == "withdrawn" or not here
+    if read.outcome == "skipped":
+        return before.outcome == "skipped" if here else before.outcome in ANSWERED
+    return False
+
+
+def _answered_elsewhere(read: Read, before: HeldRead) -> bool:
+    both = read.outcome in ANSWERED and before.outcome in ANSWERED
+    return both and read.place != before.place
+
+
+def _doubled(read: Read, before: HeldRead) -> Rejection:
+    return Rejection(
+        read.place or read.key,
+        f"{read.reader} answered the same image in {before.place or before.key} too: delete the "
+        "answer that does not hold (the one here is not taken)",
+    )
 
 
 def _labels(
@@ -116,6 +150,7 @@ def _labels(
     said = dict(read.answers) if read.outcome == "read" else {}
     if before is not None and before.outcome == "read":
         said |= {finding: math.nan for finding in task.findings if finding not in said}
+    answered = {finding for finding, _ in read.answers}
     role = asked[read.item_id, read.reader].role
     for finding, value in said.items():
         yield Label(
@@ -126,5 +161,5 @@ def _labels(
             source=read.source,
             key=f"{read.key}:{finding}",
             seconds=read.seconds,
-            role=role,
+            role=role if finding in answered else "reader",  # what is taken back decides nothing
         )

@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import Engine, Select, func, insert, select
 
 from ssl_core import database, label_events, read_events, round_events, schema
-from ssl_core.records import SPLITS, Assignment, HeldRead, Hint, Label, Pulled, Task
+from ssl_core.records import SPLITS, Assignment, HeldRead, Hint, Label, Pulled, Taken, Task
 from ssl_core.truth import disagreements, unusable_items
 
 
@@ -57,18 +57,21 @@ class ReadLog:
                 shown.setdefault(hint.item_id, []).append(hint)
         return shown
 
-    def take(self, room: str, page: Pulled) -> int:
-        """Append a page of a pull and its bookmark, all or nothing; return how many reads were new.
+    def take(self, room: str, page: Pulled) -> Taken:
+        """Append a page of a pull and its bookmark, all or nothing; tell how many reads were new.
 
+        The bookmark stays where it was while a read of the page is refused, so that the read is
+        told again until the reader mends it.
         Raises `LedgerError` for a read of an item that its reader was not asked about.
         """
         with database.writing(self._engine) as connection:
             number = round_events.latest(connection)
-            added = read_events.append(connection, self._task, page.reads, number)
-            if page.bookmark and page.bookmark != connection.scalar(_bookmark(room)):
-                row = {"room": room, "bookmark": page.bookmark, "at": schema.now()}
+            taken = read_events.append(connection, self._task, page.reads, number)
+            bookmark = "" if taken.refused else page.bookmark
+            if bookmark and bookmark != connection.scalar(_bookmark(room)):
+                row = {"room": room, "bookmark": bookmark, "at": schema.now()}
                 connection.execute(insert(schema.bookmarks), row)
-        return added
+        return taken
 
     def bookmark(self, room: str) -> str:
         """Where the next pull from a room goes on; "" before the first."""

@@ -86,12 +86,16 @@ def sync(
         WorkspaceError: another process is at it for longer than ten minutes.
     """
     with _one_at_a_time(workspace):
-        log, came = workspace.ledger.reading, Synced()
+        log, came, refused = workspace.ledger.reading, Synced(), False
         asked = {(a.item_id, a.reader) for a in log.assignments()}
         for page in room.pull("" if everything else log.bookmark(room.name)):
             known, strangers = _part_strangers(page, asked)
-            came.reads += log.take(room.name, known)
-            came.rejections += [*page.rejections, *strangers]
+            if refused:  # told again next time: the bookmark stays
+                known = replace(known, bookmark="")
+            taken = log.take(room.name, known)
+            refused = refused or bool(taken.refused)
+            came.reads += taken.new
+            came.rejections += [*page.rejections, *strangers, *taken.refused]
             report(Progress("sync", came.reads, 0, f"{came.reads} reads"))
         panel = panel_of(workspace.config, room)
         disputed = adjudications(log.disagreements(), log.assignments(), panel)

@@ -105,6 +105,8 @@ class Read:
     says why an image is unusable. `withdrawn` takes back what the reader had said before.
     `key` names the event, so that bringing it twice appends one row. `seconds` is the time that
     the reading room reports, uncut; `read_at` when the read was done, by its clock (ISO 8601).
+    `place` is where in the room the question stands: a copy of it, or another server's, is
+    another place, and cannot take back what was said in this one.
     """
 
     key: str
@@ -116,6 +118,7 @@ class Read:
     reason: str = ""
     seconds: float | None = None
     read_at: str | None = None
+    place: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +138,15 @@ class HeldRead:
     role: ReaderRole
     hinted: bool
     round: int
+    place: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What a ledger made of a page of reads: how many said something new, and which it refused."""
+
+    new: int
+    refused: tuple[Rejection, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

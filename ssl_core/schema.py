@@ -110,6 +110,7 @@ reads = _table(
     role=Text,
     hinted=Boolean,
     round=Integer,
+    place=Text,
     at=Text,
 )
 bookmarks = _table("bookmarks", "seq", room=Text, bookmark=Text, at=Text)

@@ -47,5 +47,6 @@ class ReadingRoom(Protocol):
     def pull(self, bookmark: str) -> Iterable[Pulled]:
         """What readers did since the bookmark, oldest first; "" is everything.
 
-        What comes twice has the same `key` both times.
+        What comes twice has the same `key` both times. The bookmark of a pull is kept once all of
+        it was taken: until then, what a ledger refused is told again.
         """

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from filelock import FileLock
 
 from tests import label_studio as label_studio_server
 from tests import postgres
@@ -49,11 +50,21 @@ def ledger_url(new_ledger_url: Callable[[], str]) -> str:
     return new_ledger_url()
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that share the server take turns: its SQLite repeats requests when it is locked."""
-    for item in items:
-        if "label_studio" in getattr(item, "fixturenames", ()):
-            item.add_marker(pytest.mark.xdist_group("label_studio"))
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Keep tests that share the server in one process, where the way of running allows it."""
+    if "label_studio" in getattr(item, "fixturenames", ()):
+        item.add_marker(pytest.mark.xdist_group("label_studio"))
+
+
+@pytest.fixture(autouse=True)
+def _one_at_a_time(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Tests that share the server take turns: with its SQLite locked, it repeats requests."""
+    if "label_studio" not in request.fixturenames:
+        yield
+        return
+    server = request.getfixturevalue("label_studio")
+    with FileLock(server.media.parent / "turn.lock"):
+        yield
 
 
 @dataclass(frozen=True, slots=True)

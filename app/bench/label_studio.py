@@ -75,7 +75,7 @@ def _steps(workspace: Path, items: int) -> Iterator[dict[str, Any]]:
 
 
 def _take(ledger: Ledger, room: LabelStudioRoom, page: Pulled) -> int:
-    return ledger.reading.take(room.name, page)
+    return ledger.reading.take(room.name, page).new
 
 
 @contextmanager

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from connectors.label_studio.client import Client, Gone
 from connectors.label_studio.page import ResultError, read_result
-from connectors.label_studio.tasks import DOUBLE_OF, listed
+from connectors.label_studio.tasks import listed
 from ssl_core.records import Pulled, Read, Rejection, Task
 
 FIELDS = (
@@ -28,7 +28,9 @@ class Desk:
 
     `others` maps an account's id to the other reader it belongs to: an answer given by that
     account here would pass for this reader's. `ticket` gives what a task of an item carries if it
-    was put there for this reader.
+    was put there for this reader. `made` is when the project was made, which tells it from one
+    with the same number on another server. `unasked` are findings that its page, edited by hand,
+    does not ask about.
     """
 
     project: int
@@ -36,6 +38,8 @@ class Desk:
     task: Task
     others: Mapping[int, str] = field(default_factory=dict)
     ticket: Callable[[str], str] | None = None
+    made: str = ""
+    unasked: frozenset[str] = frozenset()
 
 
 def answers(
@@ -47,13 +51,12 @@ def answers(
     """
     filters = [_changed_after(since)] if since else []
     seen: set[int] = set()
-    answered: dict[str, int] = {}
     for page in listed(client, desk.project, FIELDS, filters, expand=EXPAND):
         seen |= {task["id"] for task in page}
-        yield _read_page(client, desk, page, answered)
+        yield _read_page(desk, page)
     again = [task for number in doubtful if number not in seen for task in _look(client, number)]
     if again:
-        yield _read_page(client, desk, again, answered)
+        yield _read_page(desk, again)
 
 
 def _changed_after(since: str) -> dict[str, Any]:
@@ -72,17 +75,15 @@ def _look(client: Client, number: int) -> list[dict[str, Any]]:
         return []
 
 
-def _read_page(
-    client: Client, desk: Desk, page: Sequence[dict[str, Any]], answered: dict[str, int]
-) -> tuple[Pulled, list[int]]:
-    """A page's reads and the tasks it did not take; `answered` (item to task) grows."""
+def _read_page(desk: Desk, page: Sequence[dict[str, Any]]) -> tuple[Pulled, list[int]]:
+    """A page's reads, and the tasks it did not take."""
     reads: list[Read] = []
     rejections: list[Rejection] = []
     doubtful: list[int] = []
     for task in page:
         try:
             read = read_task(desk, task)
-            if read is not None and _counts(client, task, read, answered):
+            if read is not None:
                 reads.append(read)
         except ResultError as error:
             place = f"task {task['id']} of {desk.reader}'s project {desk.project}"
@@ -92,33 +93,13 @@ def _read_page(
     return Pulled(tuple(reads), tuple(rejections)), doubtful
 
 
-def _counts(client: Client, task: Mapping[str, Any], read: Read, answered: dict[str, int]) -> bool:
-    """Whether a read says something of its item, which another task may ask about too.
-
-    Raises `ResultError` when both are answered: which of them holds is the reader's to say.
-    """
-    number, first = task["id"], answered.get(read.item_id)
-    if read.outcome in ("skipped", "withdrawn"):
-        return first is None and not task["data"].get(DOUBLE_OF)
-    original = task["data"].get(DOUBLE_OF)
-    if first is None and original and any(_live(other) for other in _look(client, original)):
-        first = original
-    if first is not None and first != number:
-        raise ResultError(
-            f"the same image was answered in task {first} too: delete the answer that does not "
-            "hold (the one in this task is not taken)"
-        )
-    answered[read.item_id] = number
-    return True
-
-
 def read_task(desk: Desk, task: Mapping[str, Any]) -> Read | None:
     """What stands in a task now, as one read: answered, unusable, skipped, or nothing at all.
 
     None for a task of somebody else's that nobody answered. Raises `ResultError` with what is
     wrong about it and what to do.
     """
-    given, live = _given(task), _live(task)
+    given, live, place = _given(task), _live(task), _place(desk, task)
     item_id = _item_id(desk, task)
     if not item_id:
         if not live:
@@ -131,30 +112,35 @@ def read_task(desk: Desk, task: Mapping[str, Any]) -> Read | None:
         raise ResultError(f"it holds {len(live)} annotations ({numbers}): delete all but one")
     if not given:
         # Either nobody answered yet or an answer was deleted; the ledger knows which.
-        key = f"{_key(desk, task)}:{task.get('updated_at')}"
-        return Read(key, item_id, desk.reader, "label_studio", "withdrawn")
+        key = f"label_studio:{place}:{task.get('updated_at')}"
+        return Read(key, item_id, desk.reader, "label_studio", "withdrawn", place=place)
     one = live[0] if live else given[-1]
     _refuse_strangers(desk, one)
+    # A skip holds again when the answer that was given after it is deleted, which leaves the skip
+    # as it was but not the task.
+    moment = one.get("updated_at") if live else f"{one.get('updated_at')}:{task.get('updated_at')}"
     read = Read(
-        key=f"{_key(desk, task)} annotation {one.get('id')}:{one.get('updated_at')}",
+        key=f"label_studio:{place} annotation {one.get('id')}:{moment}",
         item_id=item_id,
         reader=desk.reader,
         source="label_studio",
         outcome="skipped",
         seconds=_seconds(one.get("lead_time")),
         read_at=str(one.get("updated_at") or one.get("created_at") or ""),
+        place=place,
     )
     if not live:
         return read
     try:
-        return _answered(desk.task, read, one.get("result"))
+        return _answered(desk, read, one.get("result"))
     except ResultError as error:
         number = one.get("id")
         raise ResultError(f"{error}; correct annotation {number} there, or delete it") from None
 
 
-def _key(desk: Desk, task: Mapping[str, Any]) -> str:
-    return f"label_studio:project {desk.project} task {task.get('id')}"
+def _place(desk: Desk, task: Mapping[str, Any]) -> str:
+    made = f" (made {desk.made})" if desk.made else ""
+    return f"task {task.get('id')} of {desk.reader}'s project {desk.project}{made}"
 
 
 def _given(task: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -169,19 +155,9 @@ def _live(task: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return [one for one in _given(task) if not one.get("was_cancelled")]
 
 
-def _answered(task: Task, read: Read, result: object) -> Read:
-    found = read_result(task, result)
-    return Read(
-        key=read.key,
-        item_id=read.item_id,
-        reader=read.reader,
-        source=read.source,
-        outcome=found.outcome,
-        answers=found.answers,
-        reason=found.reason,
-        seconds=read.seconds,
-        read_at=read.read_at,
-    )
+def _answered(desk: Desk, read: Read, result: object) -> Read:
+    found = read_result(desk.task, result, desk.unasked)
+    return replace(read, outcome=found.outcome, answers=found.answers, reason=found.reason)
 
 
 def _item_id(desk: Desk, task: Mapping[str, Any]) -> str:

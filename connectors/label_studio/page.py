@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 from xml.sax.saxutils import quoteattr
@@ -173,11 +173,24 @@ def _key_line(task: Task) -> str:
 # What readers submitted ---------------------------------------------------------------------------
 
 
-def read_result(task: Task, result: object) -> Reading:
+def unasked_findings(task: Task, offered: Mapping[str, Collection[str]]) -> frozenset[str]:
+    """The findings that a page with these words on offer, by block, does not ask about.
+
+    Of answers that exclude each other all are in doubt when one of them is missing.
+    """
+    if task.kind in ("binary", "multi_class"):
+        words = {word for word, _ in _exclusive_choices(task)}
+        return frozenset(() if words <= set(offered.get("answer", ())) else task.findings)
+    one = "mask" if task.kind == "segmentation" else ""  # one block for all, or each its own
+    names = enumerate(zip(task.findings, shown_names(task), strict=True), start=1)
+    return frozenset(f for n, (f, name) in names if name not in offered.get(one or f"f{n}", ()))
+
+
+def read_result(task: Task, result: object, unasked: Collection[str] = ()) -> Reading:
     """Understand an annotation's `result` as it came from the API, whatever it is.
 
-    Nothing submitted means absent where findings are ticked or painted. Raises `ResultError` for
-    everything that this page cannot have made.
+    Nothing submitted means absent where findings are ticked or painted, and unknown for findings
+    that were not asked about. Raises `ResultError` for everything that this page cannot have made.
     """
     words, brushed = _sorted_out(task, result)
     marked = UNUSABLE in words.get("unusable", words.get("answer", ()))
@@ -186,7 +199,12 @@ def read_result(task: Task, result: object) -> Reading:
     if words.get("reason"):
         raise ResultError("a reason is given, but the image is not marked unusable")
     masks = _merged_masks(task, brushed)
-    values = _exclusive(task, words) if "answer" in _blocks(task) else _ticked(task, words, masks)
+    exclusive = "answer" in _blocks(task)
+    values = _exclusive(task, words) if exclusive else _ticked(task, words, masks)
+    values = [
+        math.nan if f in unasked and (exclusive or not v) else v
+        for f, v in zip(task.findings, values, strict=True)
+    ]
     return Reading("read", tuple(zip(task.findings, values, strict=True)), masks=masks)
 
 

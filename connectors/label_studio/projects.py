@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import quote, unquote
 from xml.etree import ElementTree
@@ -32,15 +32,43 @@ OPEN_ONLY = {
 }
 
 
+SETTINGS = {
+    "model_version": MODEL_VERSION,  # what a hint is taken from
+    "show_collab_predictions": True,
+    "show_annotation_history": False,
+    "show_skip_button": True,
+    "enable_empty_annotation": True,  # nothing ticked is an answer: nothing present
+    "skip_queue": "REQUEUE_FOR_OTHERS",  # what this reader skipped does not come back
+    "maximum_annotations": 1,
+}
+INCLUDE = ",".join(
+    ("id", "created_at", "description", "label_config", "total_annotations_number", *SETTINGS)
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Project:
-    """A reader's project on the server, as it was found; `spares` are others of theirs."""
+    """A reader's project on the server, as it was found; `spares` are others of theirs.
+
+    `made` is the moment it was made, by the server's clock; `held` its settings, of which
+    `SETTINGS` are ours.
+    """
 
     id: int
     reader: str
-    label_config: str
-    description: str = ""
+    made: str
+    held: Mapping[str, Any]
     spares: tuple[int, ...] = ()
+
+    @property
+    def label_config(self) -> str:
+        """The labeling page as it stands now."""
+        return str(self.held.get("label_config") or "")
+
+    @property
+    def answered(self) -> bool:
+        """Whether anybody answered anything in it."""
+        return bool(self.held.get("total_annotations_number"))
 
 
 def marker(workspace: str, reader: str) -> str:
@@ -61,12 +89,12 @@ def _quoted(reader: str) -> str:
 def find_projects(client: Client, workspace: str) -> dict[str, Project]:
     """The projects of a workspace by reader; of several for one reader, the oldest."""
     found: dict[str, list[Project]] = {}
-    for entry in client.pages("api/projects/", include="id,description,label_config"):
+    for entry in client.pages("api/projects/", include=INCLUDE):
         description = str(entry.get("description") or "")
         config = str(entry.get("label_config") or "")
         reader = _reader(workspace, description, config)
         if reader:
-            one = Project(entry["id"], reader, config, description)
+            one = Project(entry["id"], reader, str(entry.get("created_at") or ""), entry)
             found.setdefault(reader, []).append(one)
     return {reader: _oldest(several) for reader, several in found.items()}
 
@@ -84,7 +112,7 @@ def _reader(workspace: str, description: str, config: str) -> str:
 def _oldest(several: list[Project]) -> Project:
     first, *others = sorted(several, key=lambda one: one.id)
     spares = tuple(one.id for one in others)
-    return Project(first.id, first.reader, first.label_config, first.description, spares)
+    return replace(first, spares=spares)
 
 
 def offered(config: str) -> dict[str, frozenset[str]]:
@@ -108,16 +136,14 @@ def make_project(client: Client, workspace: str, title: str, reader: str, config
     return find_projects(client, workspace)[reader]
 
 
-def edits(
-    project: Project, workspace: str, title: str, reader: str, config: str
-) -> Mapping[str, str]:
-    """The fields of a project that people edited, as they should be."""
-    wanted = settings(workspace, title, reader, config)
-    fields: dict[str, str] = {}
+def edits(project: Project, workspace: str, title: str, reader: str, config: str) -> dict[str, Any]:
+    """The fields of a project that people edited, as they should be; its title is theirs."""
+    held = project.held
+    fields = {k: v for k, v in SETTINGS.items() if k in held and held[k] != v}
     if project.label_config.strip() != config.strip():
         fields["label_config"] = config
-    if marker(workspace, reader) not in project.description.splitlines():
-        fields["description"] = wanted["description"]
+    if marker(workspace, reader) not in str(held.get("description") or "").splitlines():
+        fields["description"] = settings(workspace, title, reader, config)["description"]
     return fields
 
 
@@ -128,13 +154,7 @@ def settings(workspace: str, title: str, reader: str, config: str) -> dict[str, 
         "description": f"Cases for {reader}, in order, behind the tab {VIEW_TITLE!r}. "
         "Readloop finds this project by the line below.\n" + marker(workspace, reader),
         "label_config": config,
-        "model_version": MODEL_VERSION,  # what a hint is taken from
-        "show_collab_predictions": True,
-        "show_annotation_history": False,
-        "show_skip_button": True,
-        "enable_empty_annotation": True,  # nothing ticked is an answer: nothing present
-        "skip_queue": "REQUEUE_FOR_OTHERS",  # what this reader skipped does not come back
-        "maximum_annotations": 1,
+        **SETTINGS,
     }
 
 

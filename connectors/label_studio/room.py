@@ -14,15 +14,13 @@ from typing import Any, Protocol
 from connectors.label_studio import projects
 from connectors.label_studio.answers import Desk, answers
 from connectors.label_studio.client import Client, Refused
-from connectors.label_studio.page import hint_result, label_config
+from connectors.label_studio.page import hint_result, label_config, unasked_findings
 from connectors.label_studio.tasks import arrange
 from ssl_core.records import Assignment, Hint, Pulled, Rejection, Task
 
 # A change counts from when it was made, but is seen when it is committed: look back a little.
 MARGIN = timedelta(seconds=60)
 PRIORITY_ZERO = 10**14  # the server orders data as text, so priorities are shifted above zero
-
-FIELDS = {"label_config": "labeling page", "description": "description"}
 
 Count = Callable[[str, int, int], None]
 """Told what is being done, how much of it is done, and how much there is."""
@@ -78,6 +76,7 @@ class LabelStudioRoom:
         self._title, self._pictures, self._count = title, pictures, count
         self._adjudicator = adjudicator
         self._page = label_config(task)
+        self._pulled: set[int] = set()  # projects whose answers were taken in as their page stands
 
     @property
     def name(self) -> str:
@@ -111,9 +110,10 @@ class LabelStudioRoom:
         for reader in dict.fromkeys((*self._members, *found)):
             if reader in found:
                 mark = marks.get(reader, {})
-                new = yield from self._pull_from(found[reader], others, mark)
-                marks |= {reader: new} if new != mark else {}
-            elif reader in marks:
+                if mark.get("project") != _identity(found[reader]):
+                    mark = {}  # another project, perhaps another server's: all of it is new
+                marks[reader] = yield from self._pull_from(found[reader], others, mark)
+            elif marks.pop(reader, None):
                 yield Pulled((), (_gone(reader),))
         yield Pulled((), (), json.dumps(marks, sort_keys=True) if marks else "")
 
@@ -121,20 +121,28 @@ class LabelStudioRoom:
         self, project: projects.Project, others: Mapping[int, str], mark: dict[str, Any]
     ) -> Generator[Pulled, None, dict[str, Any]]:
         """Pages of one reader's project; return the mark from which the next pull goes on."""
+        self._pulled.add(project.id)
         if projects.offered(project.label_config) != projects.offered(self._page):
             yield Pulled((), (_edited(project),))
         strangers = {i: other for i, other in others.items() if other != project.reader}
-        ticket = partial(self._ticket, project.reader)
-        desk = Desk(project.id, project.reader, self._task, strangers, ticket)
+        desk = Desk(
+            project.id,
+            project.reader,
+            self._task,
+            strangers,
+            ticket=partial(self._ticket, project.reader),
+            made=project.made,
+            unasked=unasked_findings(self._task, projects.offered(project.label_config)),
+        )
         began, changed, doubtful = self._moment(), False, list[int]()
         known = mark.get("doubtful", [])
         for page, refused in answers(self._client, desk, mark.get("since", ""), known):
             changed = changed or bool(page.reads or page.rejections)
             doubtful += refused
             yield page
-        if not changed and not doubtful and not known:
+        if mark and not changed and not doubtful and not known:
             return mark  # with nothing new it is as good, and spares a row
-        return {"since": began, "doubtful": sorted(doubtful)}
+        return {"project": _identity(project), "since": began, "doubtful": sorted(doubtful)}
 
     def places(self) -> list[Place]:
         """The projects that are there, in the order of the readers."""
@@ -176,15 +184,27 @@ class LabelStudioRoom:
 
     def _mend(self, project: projects.Project, reader: str, config: str) -> None:
         edits = projects.edits(project, self._workspace, self._title, reader, config)
+        asks = projects.offered(project.label_config) == projects.offered(config)
+        if not asks and project.answered and project.id not in self._pulled:
+            # Once it is restored nobody could tell which answers were given on another page.
+            self.remarks.append(
+                f"The labeling page of {reader}'s project {project.id} was edited by hand: "
+                "`readloop sync` takes in what was answered on it, and restores it."
+            )
+            edits.pop("label_config", None)
         for field, value in edits.items():
-            what = f"The {FIELDS[field]} of {reader}'s project {project.id}"
+            name = "labeling page" if field == "label_config" else field.replace("_", " ")
+            what = f"The {name} of {reader}'s project {project.id}"
             try:
                 self._client.patch(f"api/projects/{project.id}/", {field: value})
             except Refused as error:
+                while_used = (
+                    "while answers use what was edited: delete those answers, which are not taken "
+                    "as they are, and queue again"
+                )
+                why = while_used if field == "label_config" else "by Readloop: do it there"
                 self.remarks.append(
-                    f"{what} was edited by hand and cannot be restored while answers use what was "
-                    f"edited: delete those answers, which are not taken as they are, and queue "
-                    f"again. {error}"
+                    f"{what} was edited by hand and cannot be restored {why}. {error}"
                 )
             else:
                 self.remarks.append(f"{what} was not Readloop's any more: it is restored.")
@@ -217,10 +237,14 @@ class LabelStudioRoom:
     def _accounts(self) -> dict[int, str]:
         """Which accounts on the server are readers' own, by name or address."""
         owned = {}
+        ours = self._client.get("api/current-user/whoami").get("id")
         for user in self._client.get("api/users/"):
             address = str(user.get("email") or "")
+            names = [address]
+            if user["id"] != ours:  # several may share the account that the token is of
+                names += [address.partition("@")[0], str(user.get("username") or "")]
             for reader in self._members:
-                if reader in (address, address.partition("@")[0], user.get("username") or None):
+                if reader in names:
                     owned[user["id"]] = reader
         return owned
 
@@ -230,16 +254,22 @@ class LabelStudioRoom:
         return (now - MARGIN).strftime("%Y-%m-%dT%H:%M:%S.%fZ") if now else ""
 
 
+def _identity(project: projects.Project) -> str:
+    """Tells a project from one with the same number on another server, or made anew."""
+    return f"{project.id} made {project.made}"
+
+
 def _gone(reader: str) -> Rejection:
     return Rejection(
         f"{reader}'s project",
-        "it is not on the server any more: `readloop queue` makes it anew, what was synced is kept",
+        "it is not on the server any more: what was synced is kept, and the project is made anew "
+        "when there is something to read",
     )
 
 
 def _edited(project: projects.Project) -> Rejection:
     return Rejection(
         f"{project.reader}'s project {project.id}",
-        "its labeling page was edited by hand: look over the answers given since then, for what "
-        "was not on the page counts as absent; `readloop queue` restores it",
+        "its labeling page was edited by hand: what it does not ask about counts as unknown in "
+        "the answers that come now; the page is restored with the next queue",
     )

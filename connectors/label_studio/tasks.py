@@ -21,9 +21,6 @@ CHUNK = 2500  # tasks a request; larger ones are no faster, and a lost answer co
 ATTEMPTS = 4
 SETTLE_SECONDS = 2.0
 
-DOUBLE_OF = "double_of"
-"""The field that marks a task: another one, with this number, asks the same and was touched too."""
-
 Wanted = Mapping[str, dict[str, Any]]
 """A task to be shown for each item id: its `data` and `predictions`, as an import takes them."""
 
@@ -113,14 +110,13 @@ def arrange(
     closed: list[int] = []
     for item_id, tasks in held.items():
         kept = _one_of(tasks)
-        spare += [task.id for task in tasks if task is not kept and not task.touched]
-        for task in tasks:
-            if task is not kept and task.touched:
-                _set(client, task, {"queue": "closed", DOUBLE_OF: kept.id})
-        if kept.data.get(DOUBLE_OF):
-            _set(client, kept, {DOUBLE_OF: 0})
-        elif not kept.touched and item_id in wanted:
+        doubles = [task for task in tasks if task is not kept]
+        spare += [task.id for task in doubles if _is_bare(client, task)]
+        closed += [t.id for t in doubles if t.id not in spare and t.data.get("queue") != "closed"]
+        if not kept.touched and item_id in wanted:
             _set(client, kept, wanted[item_id]["data"])
+        elif not kept.answered and item_id in wanted:  # closed as a double of one that is gone
+            _set(client, kept, {"queue": "open"})
         elif not kept.touched and kept.data.get("queue") != "closed":
             closed.append(kept.id)
     _in_bulk(client, "delete_tasks", project, spare)
@@ -134,13 +130,14 @@ def _post_missing(
     """Post what is not `held`; after a lost answer, `held` becomes what a new look finds."""
     for attempt in range(1, ATTEMPTS + 1):
         missing = [task for item_id, task in wanted.items() if item_id not in held]
+        before = _total(client, project) if missing else 0
         try:
             for start in range(0, len(missing), CHUNK):
                 count(start, len(missing))
                 client.post(f"api/projects/{project}/import", missing[start : start + CHUNK])
             count(len(missing), len(missing))
-            if missing and attempt < ATTEMPTS:  # tasks of others count too: no ground to fail
-                _check_total(client, project, sum(map(len, held.values())) + len(missing))
+            if missing and attempt < ATTEMPTS:
+                _check_total(client, project, before + len(missing))
             return
         except Slow:
             raise
@@ -154,12 +151,17 @@ def _post_missing(
 def _check_total(client: Client, project: int, expected: int) -> None:
     """Hold the server to its word: when its SQLite is locked it repeats a request by itself, though
     it may have been done already."""
-    total = client.get("api/tasks/", project=project, page_size=1, include="id")["total"]
+    total = _total(client, project)
     if total != expected:
         raise Unanswered(
             f"Label Studio at {client.url} holds {total} and not {expected} cases in the project "
             f"{project} after taking them all: run the command again, nothing is lost."
         )
+
+
+def _total(client: Client, project: int) -> int:
+    """The number of all tasks of a project, those of others included."""
+    return int(client.get("api/tasks/", project=project, page_size=1, include="id")["total"])
 
 
 def _settled(client: Client, project: int) -> dict[str, list[Held]]:
@@ -175,10 +177,20 @@ def _settled(client: Client, project: int) -> dict[str, list[Held]]:
 
 def _one_of(tasks: Sequence[Held]) -> Held:
     """The task to keep of those with one item id; of several answered ones, always the same."""
-    return max(
-        tasks,
-        key=lambda task: (task.answered, task.touched, not task.data.get(DOUBLE_OF), -task.id),
-    )
+    return max(tasks, key=lambda task: (task.answered, task.touched, -task.id))
+
+
+def _is_bare(client: Client, task: Held) -> bool:
+    """Whether nobody answered or began to answer a task: by its rows, for the server's counters
+    may be behind them. Whoever only looks at it now is told so when they submit, and is served the
+    other one."""
+    if task.touched:
+        return False
+    try:
+        now = client.get(f"api/tasks/{task.id}/")
+    except Gone:
+        return False
+    return not now.get("annotations") and not now.get("drafts")
 
 
 def _set(client: Client, task: Held, data: Mapping[str, Any]) -> None:

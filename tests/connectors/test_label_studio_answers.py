@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import get_args
 
 import pytest
@@ -33,20 +34,46 @@ def task(*annotations, **more) -> dict:
 
 def test_an_answer():
     assert read_task(DESK, task(annotation())) == Read(
-        key="label_studio:project 7 task 5 annotation 3:2026-01-02",
+        key="label_studio:task 5 of ana's project 7 annotation 3:2026-01-02",
         item_id="a",
         reader="ana",
         source="label_studio",
         answers=(("effusion", 1.0), ("mass", pytest.approx(math.nan, nan_ok=True))),
         seconds=2.5,
         read_at="2026-01-02",
+        place="task 5 of ana's project 7",
     )
+
+
+def test_projects_of_two_servers_with_one_number_are_two_places():
+    here = replace(DESK, made="2026-01-01T00:00:00.5Z")
+    there = replace(DESK, made="2026-01-01T00:00:00.6Z")
+    one, other = read_task(here, task(annotation())), read_task(there, task(annotation()))
+    assert one.key != other.key
+    assert one.place != other.place
+    assert one.key == f"label_studio:{one.place} annotation 3:2026-01-02"
+
+
+def test_a_skip_holds_again_as_another_event_when_the_answer_after_it_is_deleted():
+    skip = annotation(id=2, was_cancelled=True)
+    first = read_task(DESK, task(skip))
+    assert read_task(DESK, task(skip)).key == first.key
+    assert read_task(DESK, task(skip, annotation())).outcome == "read"
+    back = read_task(DESK, task(skip, updated_at="2026-01-04"))
+    assert (back.outcome, back.key == first.key) == ("skipped", False)
+
+
+def test_what_an_edited_page_does_not_ask_about_is_unknown():
+    desk = replace(DESK, unasked=frozenset({"mass", "effusion"}))
+    answers = dict(read_task(desk, task(annotation(result=YES[:1]))).answers)
+    assert answers["effusion"] == 1.0  # ticked before the edit: no page can tick what it lacks
+    assert math.isnan(answers["mass"])
 
 
 def test_nothing_stands_there():
     read = read_task(DESK, task())
     assert (read.outcome, read.item_id) == ("withdrawn", "a")
-    assert read.key == "label_studio:project 7 task 5:2026-01-03"
+    assert read.key == "label_studio:task 5 of ana's project 7:2026-01-03"
 
 
 @pytest.mark.parametrize("data", [None, [], {}, {"external_id": "a"}, {"external_id": ["a"]}])

@@ -137,7 +137,7 @@ POSTS = 3 + len(ITEMS) // CHUNK  # project, tab, storage, and the tasks
 def test_how_many_requests_a_push_takes(desk):
     desk.room.queue(assigned(), {})
     assert desk.proxy.count("POST") == POSTS
-    assert len(desk.proxy.requests) == POSTS + 6  # looks before, between and after
+    assert len(desk.proxy.requests) == POSTS + 7  # looks before, between and after
     desk.check(*reversed(ITEMS))
     desk.room.queue(assigned(), {})
     assert desk.proxy.count("POST") == POSTS  # nothing is missing
@@ -200,7 +200,7 @@ def push(url: str, token: str, media: Path, name: str, count: int) -> None:
     room.queue(assigned(count), {})
 
 
-@pytest.mark.parametrize("nth", range(1, POSTS + 6 + 1))
+@pytest.mark.parametrize("nth", range(1, POSTS + 7 + 1))
 def test_a_push_that_is_killed_at_any_request(desk, label_studio, nth):
     """The server does what the n-th request asked, and nobody is left to hear of it."""
     child = CHILDREN.Process(
@@ -414,6 +414,7 @@ def test_a_page_that_cannot_be_restored_keeps_nobody_else_waiting(desk, label_st
     strange = {"from_name": "extra", "to_name": "image", "type": "choices"}
     body = [{**strange, "value": {"choices": ["lump"]}}]
     number = submit(client, room, "ana", ONE, result=body)
+    assert len(rejected(room)) == 2  # the page, and the answer
     room.remarks.clear()
     room.queue([*laws.assigned(TWO, THREE), *laws.assigned(ONE, TWO, reader="ben")], {})
     (remark,) = [one for one in room.remarks if "cannot be restored" in one]

@@ -228,5 +228,5 @@ def test_a_killed_writer_leaves_nothing_and_blocks_nobody(ledger, ledger_url, wo
     kept = [PseudoLabel("t1", "Nodule", 1.0, 0.9)]
     assert ledger.add_stage(stage(), pseudo_labels=kept)
     assert ledger.add_labels([label("t1")]) == 1
-    assert ledger.reading.take("room", Pulled((read("t1", key="0"),), bookmark="1")) == 1
+    assert ledger.reading.take("room", Pulled((read("t1", key="0"),), bookmark="1")).new == 1
     assert ledger.pseudo_labels(1) == kept

@@ -106,7 +106,7 @@ def test_a_ledger_of_the_first_release_can_be_read_on_and_not_changed(version_1_
         log = ledger.reading
         log.assign([Assignment("t2", "cat", 1, 0, role="adjudicator")])
         read = Read("k", "t2", "cat", "label_studio", answers=(("Effusion", 1.0),))
-        assert log.take("room", Pulled((read,), bookmark="1")) == 1
+        assert log.take("room", Pulled((read,), bookmark="1")).new == 1
         assert [one.role for one in ledger.labels()] == ["reader"] * 3 + ["adjudicator"]
         for change in ("UPDATE labels SET role = 'adjudicator'", "DELETE FROM labels"):
             with (

@@ -25,7 +25,7 @@ def ledger(ledger_url):
 
 
 def take(ledger: Ledger, *reads, bookmark: str = "") -> int:
-    return ledger.reading.take("room", Pulled(reads, bookmark=bookmark))
+    return ledger.reading.take("room", Pulled(reads, bookmark=bookmark)).new
 
 
 def values(ledger: Ledger, **where) -> dict[tuple[str, str, str], float]:
@@ -208,4 +208,4 @@ def test_an_empty_log_answers_every_question(ledger_url):
         assert log.hints() == {}
         assert log.unusable() == set()
         assert log.bookmark("room") == ""
-        assert log.assign([]) == log.take("room", Pulled(())) == 0
+        assert log.assign([]) == log.take("room", Pulled(())).new == 0
