@@ -75,7 +75,7 @@ def queue(workspace: WorkspacePath) -> None:
         done = reading.queue(ws, room, report=report)
         places = room.places()
     _print_remarks(room)
-    print(f"New assignments: {done.new:,}.")
+    print(f"Newly asked: {done.new:,}, a case that two may read counted twice.")
     for place in places:
         print(f"{place.reader}: {done.waiting.get(place.reader, 0):,} wait, {place.link}")
     if not places:
@@ -134,7 +134,7 @@ def _sync_once(
 
 def _print_remarks(room: LabelStudioRoom) -> None:
     for remark in room.remarks:
-        show.console.print(f"[yellow]Mind:[/yellow] {escape(remark)}", soft_wrap=True)
+        show.console.print(escape(remark), soft_wrap=True)
 
 
 def readers(

@@ -12,7 +12,9 @@ from rich.table import Table
 
 from app import show
 from app.rooms import is_archive
+from ssl_core.assignment import open_assignments, skipped_by_all
 from ssl_core.evidence import Estimate
+from ssl_core.reading import panel_in
 from ssl_core.records import Measurement, Selection
 from ssl_core.rounds import unfinished
 from ssl_core.workspace import Workspace
@@ -63,11 +65,17 @@ def _vault_auroc(measured: list[Measurement]) -> dict[str, dict[str, float | Non
 
 
 def queue(ws: Workspace) -> list[Selection]:
-    """What the newest round asked and nobody has answered yet, in the order of asking."""
-    rounds = ws.ledger.rounds()
-    answered = {label.item_id for label in ws.ledger.labels(splits=["train"])}
+    """What the newest round asked and is still to be read, in the order of asking."""
+    rounds, log = ws.ledger.rounds(), ws.ledger.reading
     asked = ws.ledger.selections(rounds[-1].number) if rounds else []
-    return [one for one in asked if one.item_id not in answered]
+    answered = {label.item_id for label in ws.ledger.labels(splits=["train"])}
+    if is_archive(ws):
+        return [one for one in asked if one.item_id not in answered]
+    held = log.assignments()
+    dealt = {a.item_id for a in held}
+    waiting = {a.item_id for a in open_assignments(held, log.reads(), panel_in(ws.config))}
+    closed = (dealt - waiting) | (answered - dealt)
+    return [one for one in asked if one.item_id not in closed]
 
 
 def _state(ws: Workspace, number: int) -> str:
@@ -83,7 +91,20 @@ def _next(ws: Workspace) -> str:
         return "Segmentation is not trained by this version."
     if pending:
         return f"Round {pending.number} was interrupted: readloop round {ws.root} --resume"
-    return "\n".join([*_remarks(ws), f"Next: readloop round {ws.root}"])
+    idle = _pool_is_done(ws) or _nothing_was_read(ws)
+    return "\n".join([*_remarks(ws), *([] if idle else [f"Next: readloop round {ws.root}"])])
+
+
+def _pool_is_done(ws: Workspace) -> bool:
+    return ws.ledger.label_counts()["train"] == len(ws.ledger.items("train"))
+
+
+def _nothing_was_read(ws: Workspace) -> bool:
+    """Whether a round was asked of people and none of it is answered: another would ask the same
+    model's questions again."""
+    rounds = ws.ledger.rounds()
+    asked = len(ws.ledger.selections(rounds[-1].number)) if rounds else 0
+    return not is_archive(ws) and 0 < asked == len(queue(ws))
 
 
 def _remarks(ws: Workspace) -> Iterator[str]:
@@ -94,7 +115,7 @@ def _remarks(ws: Workspace) -> Iterator[str]:
             f"Round {number} trained nothing, it only asked: the training labels ({labels:,}) do "
             "not hold two sides of any finding."
         )
-    if ledger.label_counts()["train"] == len(ledger.items("train")):
+    if _pool_is_done(ws):
         yield "Every item of the pool is labeled: there is nothing left to ask."
     if is_archive(ws):
         return
@@ -102,6 +123,13 @@ def _remarks(ws: Workspace) -> Iterator[str]:
         yield (
             "No validation item is labeled, so nothing can be measured: readloop queue "
             f"{ws.root} puts validation and vault in front of the readers."
+        )
+    log = ws.ledger.reading
+    skipped = skipped_by_all(log.assignments(), log.reads(), panel_in(ws.config))
+    if skipped:
+        yield (
+            f"{len(skipped):,} items were skipped by everybody who was asked: who opens one in "
+            "Label Studio may still answer it, or add a reader under [reading]."
         )
     if waiting := queue(ws):
         yield (

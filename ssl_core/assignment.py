@@ -127,6 +127,34 @@ def open_assignments(
     return sorted(still, key=lambda a: (a.reader, a.priority))
 
 
+def near(open_: Iterable[Assignment], backups: int) -> list[Assignment]:
+    """What of the open assignments is worth showing: all that are a reader's own, and of those
+    kept as a backup the next ones, `backups` a reader.
+
+    Showing all would double the work of two readers' rooms for cases that are seldom reached.
+    """
+    left: Counter[str] = Counter()
+    shown = []
+    for a in open_:  # by reader and priority
+        left[a.reader] += not a.primary
+        if a.primary or left[a.reader] <= backups:
+            shown.append(a)
+    return shown
+
+
+def skipped_by_all(
+    assignments: Iterable[Assignment], reads: Iterable[HeldRead], panel: Panel
+) -> list[str]:
+    """The items that everybody who was asked skipped, in order of asking: nobody will read them."""
+    outcome = {(read.item_id, read.reader): read.outcome for read in reads if read.outcome in SEEN}
+    members = {*panel.readers, panel.adjudicator}
+    of_item: dict[str, set[str | None]] = {}
+    for a in assignments:
+        if a.reader in members or (a.item_id, a.reader) in outcome:
+            of_item.setdefault(a.item_id, set()).add(outcome.get((a.item_id, a.reader)))
+    return [item_id for item_id, found in of_item.items() if found == {"skipped"}]
+
+
 def adjudications(
     item_ids: Sequence[str], assignments: Iterable[Assignment], panel: Panel
 ) -> list[Assignment]:

@@ -95,8 +95,11 @@ class Reading(Table):
         names = [*self.readers, *([self.adjudicator] if self.adjudicator else [])]
         if not self.readers:
             raise ValueError("name at least one reader")
-        if len(set(names)) < len(names):
-            raise ValueError("each reader, and the adjudicator, needs a name of their own")
+        if len({name.casefold() for name in names}) < len(names):
+            raise ValueError(
+                "each reader, and the adjudicator, needs a name of their own (upper and lower case "
+                "are one)"
+            )
         return self
 
 

@@ -20,6 +20,7 @@ from ssl_core.assignment import (
     adjudications,
     deal,
     deal_hints,
+    near,
     newcomers,
     open_assignments,
 )
@@ -34,6 +35,7 @@ from ssl_core.workspace import Workspace
 
 LOCK_FILE = ".reading.lock"
 LOCK_SECONDS = 600.0
+BACKUPS = 200  # of each reader's cases in reserve, those on show; a sync fills up
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,9 +109,14 @@ def sync(
 
 def panel_of(config: Config, room: ReadingRoom) -> Panel:
     """Who reads in this room: its own readers, or those of the configuration."""
-    reading = config.reading
-    if room.readers != reading.readers:
+    if room.readers != config.reading.readers:
         return Panel(room.readers)
+    return panel_in(config)
+
+
+def panel_in(config: Config) -> Panel:
+    """Who reads, by the configuration."""
+    reading = config.reading
     return Panel(
         reading.readers,
         reading.adjudicator,
@@ -148,7 +155,7 @@ def _part_strangers(
 
 def _show(workspace: Workspace, room: ReadingRoom) -> dict[str, int]:
     log, panel = workspace.ledger.reading, panel_of(workspace.config, room)
-    still = open_assignments(log.assignments(), log.reads(), panel)
+    still = near(open_assignments(log.assignments(), log.reads(), panel), BACKUPS)
     room.queue(still, log.hints())
     readers = [*panel.readers, *([panel.adjudicator] if panel.adjudicator else [])]
     return {reader: sum(a.reader == reader for a in still) for reader in readers}

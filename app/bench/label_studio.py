@@ -20,6 +20,7 @@ from connectors.label_studio.client import Client
 from connectors.label_studio.page import hint_result
 from connectors.label_studio.pictures import LocalFiles
 from connectors.label_studio.room import LabelStudioRoom
+from ssl_core.errors import ReadingRoomError
 from ssl_core.ledger import Ledger
 from ssl_core.records import Assignment, Item, Pulled, Task
 
@@ -66,6 +67,8 @@ def _steps(workspace: Path, items: int) -> Iterator[dict[str, Any]]:
     _answer_all(client, answered, asked)
     with _timed("sync", items) as row:
         row["reads"] = sum(_take(ledger, answered, page) for page in answered.pull(""))
+    if row["reads"] != items - 1:  # all but the one that was put there unanswered
+        raise ReadingRoomError(f"Of {items - 1} answers {row['reads']} came back: look at the log.")
     yield row
     with _timed("sync again (nothing new)", items) as row:
         bookmark = ledger.reading.bookmark(answered.name)

@@ -54,6 +54,11 @@ class Client:
                 f"LABEL_STUDIO_URL is {url!r}, which is no web address: it must start with http:// "
                 "or https://."
             )
+        if "@" in self.url.partition("://")[2].partition("/")[0]:
+            raise ReadingRoomError(
+                "LABEL_STUDIO_URL holds a name or password before an @, which would be shown with "
+                "every address: leave it out, the token in LABEL_STUDIO_API_KEY signs in."
+            )
         token = token.strip()  # of a line end, when it came out of a file
         if not token or not token.isascii() or not token.isprintable():
             raise self._refused_token()

@@ -84,6 +84,13 @@ def test_a_line_end_after_the_token_does_no_harm(label_studio):
     assert Client(label_studio.url, f" {label_studio.token}\n").get("api/version")
 
 
+@pytest.mark.parametrize("url", ["http://ann:word@localhost:8080/x", "https://word@x"])
+def test_an_address_with_a_password_is_refused_unseen(url):
+    text = said(ReadingRoomError, lambda: Client(url, SECRET))
+    assert "LABEL_STUDIO_URL" in text
+    assert "word@" not in text
+
+
 @pytest.mark.parametrize("url", ["localhost:8080", "ftp://x", "", "//x"])
 def test_an_address_that_is_none(url):
     assert "LABEL_STUDIO_URL" in said(ReadingRoomError, lambda: Client(url, SECRET))

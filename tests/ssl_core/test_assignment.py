@@ -16,8 +16,10 @@ from ssl_core.assignment import (
     adjudications,
     deal,
     deal_hints,
+    near,
     newcomers,
     open_assignments,
+    skipped_by_all,
 )
 from ssl_core.records import Assignment, HeldRead
 
@@ -305,3 +307,37 @@ def test_another_adjudicator_takes_over_what_is_in_dispute():
     assert pairs(open_assignments([*held, one], [did("a", ANN)], Panel(TWO, "dee"))) == [
         ("a", "dee")
     ]
+
+
+# What is shown of the reserve, and what nobody will read
+
+
+def test_of_the_reserve_the_next_ones_are_shown_and_ones_own_always():
+    open_ = [backup("a", ANN, 0), *(primary(i, ANN, 1) for i in "bcd"), backup("e", ANN, 2)]
+    open_ += [backup("f", ANN, 3), backup("a", BOB, 0), backup("b", BOB, 1)]
+    assert pairs(near(open_, 1)) == [("a", ANN), ("b", ANN), ("c", ANN), ("d", ANN), ("a", BOB)]
+    assert near(open_, 0) == [a for a in open_ if a.primary]
+    assert near(open_, 3) == open_
+
+
+@given(PANELS, st.integers(0, 30), st.integers(0, 5))
+def test_a_reader_who_reads_all_that_is_shown_is_shown_the_rest(panel, n, backups):
+    all_, reads, seen = dealt(n, panel), [], []
+    reader = panel.readers[0]
+    while mine := [
+        a for a in near(open_assignments(all_, reads, panel), backups) if a.reader == reader
+    ]:
+        reads += [did(a.item_id, reader) for a in mine]
+        seen += mine
+    left = [a for a in open_assignments(all_, reads, panel) if a.reader == reader]
+    assert left == [] or (backups == 0 and not any(a.primary for a in left))
+
+
+def test_what_everybody_skipped():
+    asked = [primary("a", ANN), backup("a", BOB), primary("b", ANN), primary("c", BOB), final("c")]
+    skips = [did("a", ANN, "skipped"), did("a", BOB, "skipped"), did("c", BOB, "skipped")]
+    panel = Panel(TWO, CAT)
+    assert skipped_by_all(asked, skips, panel) == ["a"]  # c waits for the adjudicator, b for Ann
+    assert skipped_by_all(asked, [*skips[1:], did("a", ANN)], panel) == []
+    assert skipped_by_all(asked, skips[2:], Panel(TWO)) == ["c"]
+    assert skipped_by_all([], [], panel) == []

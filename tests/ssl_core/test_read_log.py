@@ -10,7 +10,8 @@ import pytest
 from ssl_core import label_events, schema
 from ssl_core.errors import LedgerError
 from ssl_core.ledger import Ledger
-from ssl_core.records import SPLITS, HeldRead, Label, Pulled
+from ssl_core.records import SPLITS, HeldRead, Label, Pulled, Taken
+from ssl_core.truth import label_matrix
 from tests.ledger_records import ITEMS, NAN, TASK, asked, count, hint, label, read, round_, same
 
 IDS = [item.id for item in ITEMS]
@@ -135,6 +136,55 @@ def test_what_was_never_said_cannot_be_withdrawn(ledger):
     assert take(ledger, read("t1"), replace(gone, key="1"), replace(gone, key="2")) == 2
     assert [r.key for r in ledger.reading.reads()] == ["1"]
     assert take(ledger, replace(gone, key="3")) == 0
+
+
+@pytest.mark.parametrize("outcome", ["withdrawn", "skipped"])
+def test_another_place_takes_back_nothing(ledger, outcome):
+    """A copy of a case that nobody answered, or another server, is told with every full pull."""
+    assert take(ledger, read("t1", place="task 1")) == 1
+    assert take(ledger, read("t1", outcome=outcome, place="task 2")) == 0
+    assert {r.outcome for r in ledger.reading.reads()} == {"read"}
+    assert set(values(ledger).values()) == {1.0}
+    assert take(ledger, read("t1", outcome=outcome, place="task 1", key="here")) == 1
+    assert {r.outcome for r in ledger.reading.reads()} == {outcome}
+    assert take(ledger, read("t1", outcome=outcome, place="task 1", key="again")) == 0
+    assert take(ledger, read("t1", 0.0, place="task 2")) == 1  # nothing is said elsewhere now
+    assert set(values(ledger).values()) == {0.0}
+
+
+def test_an_answer_to_what_was_answered_elsewhere_is_refused_until_one_is_gone(ledger):
+    first, second = read("t1", place="task 1"), read("t1", 0.0, place="task 2")
+    assert take(ledger, first, bookmark="1") == 1
+    for _ in range(2):
+        taken = ledger.reading.take("room", Pulled((read("t2"), second), bookmark="2"))
+        (refused,) = taken.refused
+        assert refused.place == "task 2"
+        assert "ann answered the same image in task 1 too" in refused.reason
+    assert set(values(ledger).values()) == {1.0}
+    assert ledger.reading.bookmark("room") == "1"  # so that it is told again
+    back = read("t1", outcome="withdrawn", place="task 1", key="gone")
+    assert ledger.reading.take("room", Pulled((back, second), bookmark="2")) == Taken(2)
+    assert values(ledger)["t1", "Nodule", "ann"] == 0.0
+    assert ledger.reading.bookmark("room") == "2"
+
+
+def test_a_changed_answer_in_its_own_place_is_taken(ledger):
+    assert take(ledger, read("t1", place="task 1"), read("t1", 0.0, place="task 1")) == 2
+    assert {r.place for r in ledger.reading.reads()} == {"task 1"}
+
+
+def test_an_adjudication_that_is_taken_back_decides_nothing(ledger):
+    ledger.reading.assign([asked("t1", "cat", role="adjudicator")])
+    take(ledger, read("t1"), read("t1", reader="cat", value=0.0))
+    ids, findings = ["t1"], list(TASK.findings)
+    assert label_matrix(ids, ledger.labels(), findings).tolist() == [[0.0, 0.0]]
+    take(ledger, read("t1", reader="cat", outcome="withdrawn"))
+    assert label_matrix(ids, ledger.labels(), findings).tolist() == [[1.0, 1.0]]
+    unsure = read("t1", reader="cat", key="u", answers=(("Nodule", NAN), ("Effusion", 0.0)))
+    take(ledger, unsure)
+    found = dict(zip(findings, label_matrix(ids, ledger.labels(), findings)[0], strict=True))
+    assert math.isnan(found["Nodule"])
+    assert found["Effusion"] == 0.0
 
 
 def test_who_was_not_asked_is_refused_with_the_page(ledger):
