@@ -103,6 +103,33 @@ class Reading(Table):
         return self
 
 
+Role = Literal["reader", "lead", "engineer"]
+
+
+class Access(Table):
+    """`[access]`: who may do what in the app, by e-mail address.
+
+    Without `login` the app serves this machine alone, and everything is allowed. With it people
+    sign in through OIDC (`readloop serve --secrets FILE`). Readers see their queue, leads the
+    evidence too, engineers also start rounds and promote models; everybody sees every page.
+    """
+
+    login: bool = False
+    readers: tuple[Name, ...] = ()
+    leads: tuple[Name, ...] = ()
+    engineers: tuple[Name, ...] = ()
+
+    def role(self, address: str) -> Role | None:
+        """The role of an address (the highest, if several), None for one that is not named."""
+        named: dict[Role, tuple[str, ...]] = {
+            "engineer": self.engineers,
+            "lead": self.leads,
+            "reader": self.readers,
+        }
+        wanted = address.strip().casefold()
+        return next((r for r, all_ in named.items() if wanted in map(str.casefold, all_)), None)
+
+
 class Compute(Table):
     """`[compute]`: the machine. `device` "auto" takes CUDA when there is one.
 
@@ -128,6 +155,7 @@ class Config(Table):
     model: Network = Network()
     selection: Select = Select()
     reading: Reading = Reading()
+    access: Access = Access()
     compute: Compute = Compute()
     recipe: dict[str, Any] = Field(default_factory=lambda: {"name": "teacher_student"})
     ledger: str = "sqlite"

@@ -17,10 +17,22 @@ from ssl_core.records import (
     Answer,
     Item,
     Label,
+    Pulled,
     Task,
     VaultLook,
 )
-from tests.ledger_records import ITEMS, NAN, TASK, count, label, round_, same
+from tests.ledger_records import (
+    ITEMS,
+    NAN,
+    TASK,
+    asked,
+    count,
+    label,
+    read,
+    round_,
+    same,
+    stage,
+)
 
 
 @pytest.fixture
@@ -349,3 +361,22 @@ def test_of_several_that_open_a_round_at_once_one_succeeds(ledger, ledger_url):
     with ThreadPoolExecutor(4) as pool:
         assert sorted(pool.map(try_it, range(4))) == [False, False, False, True]
     assert ledger.rounds() == [round_(1)]
+
+
+def test_the_version_grows_with_everything_that_is_appended(ledger_url):
+    with Ledger.create(ledger_url, TASK, ITEMS) as ledger:
+        seen = [ledger.version()]
+        for change in (
+            lambda: ledger.add_labels([label("t1")]),
+            lambda: ledger.open_round(round_(1)),
+            lambda: ledger.add_stage(stage()),
+            lambda: ledger.finish_round(1, "{}"),
+            lambda: ledger.reading.assign([asked("t1")]),
+            lambda: ledger.reading.take("room", Pulled((read("t1"),), bookmark="1")),
+        ):
+            change()
+            seen.append(ledger.version())
+            assert ledger.version() == seen[-1]
+        assert seen == sorted(set(seen))
+        assert ledger.add_labels([label("t1")]) == 0
+        assert ledger.version() == seen[-1]

@@ -1,0 +1,246 @@
+"""The Audit page: how right the pseudo-labels are, on blind reads of the random slice."""
+
+from __future__ import annotations
+
+from html import escape
+
+import altair as alt
+import pandas as pd
+import streamlit as st
+
+from app.web import shell
+from app.web.access import Person
+from app.web.charts import COLOURS, INK
+from app.web.pictures import grid
+from ssl_core import audit
+from ssl_core.contradictions import Contradiction, contradictions
+from ssl_core.errors import ReadloopError
+from ssl_core.student import find_student
+from ssl_core.workspace import Workspace
+
+
+def page(ws: Workspace, person: Person) -> None:
+    """Show the page."""
+    shell.heading(
+        "Audit",
+        "Pseudo-labels against blind reads of the random slice, which neither the model nor the "
+        "strategy chose.",
+    )
+    rounds = _rounds(ws, shell.version(ws))
+    if not rounds:
+        shell.empty(
+            "No round has made pseudo-labels yet.",
+            "A round does once it trains, with a recipe that pseudo-labels the pool.",
+            f"readloop round {ws.root}",
+        )
+        return
+    number = st.selectbox("Round", rounds, index=len(rounds) - 1, key="a-round")
+    kept, edges, against = st.tabs(["Kept", "At the borders", "Readers against the model"])
+    with kept:
+        _kept(ws, number)
+        _sweep(ws, number)
+    with edges:
+        _borders(ws, number)
+    with against:
+        _contradictions(ws)
+
+
+@st.cache_data(show_spinner=False, max_entries=4)
+def _rounds(_ws: Workspace, version: tuple[str, int]) -> list[int]:
+    return [r.number for r in _ws.ledger.rounds() if _has(_ws, r.number)]
+
+
+def _has(ws: Workspace, number: int) -> bool:
+    return any(stage.kind == "pseudo_label" for stage in ws.ledger.stages(number))
+
+
+# What was kept ------------------------------------------------------------------------------------
+
+
+@st.cache_data(show_spinner=False, max_entries=16)
+def _kept_rows(_ws: Workspace, number: int, version: tuple[str, int]) -> pd.DataFrame:
+    rows = audit.kept(_ws, number)
+    so_far = audit.precision_so_far(_ws)
+    return pd.DataFrame(
+        [
+            {
+                "finding": row.finding,
+                "sign": row.sign,
+                "kept": row.kept,
+                "of the pool": row.kept / row.pool if row.pool else None,
+                "share": row.share,
+                "prior": row.prior,
+                "precision": row.precision.value,
+                "low": row.precision.low,
+                "high": row.precision.high,
+                "reads": row.precision.n,
+                "precision of all rounds": so_far[row.finding, row.sign].value,
+                "reads of all rounds": so_far[row.finding, row.sign].n,
+            }
+            for row in rows
+        ]
+    )
+
+
+def _kept(ws: Workspace, number: int) -> None:
+    rows = _kept_rows(ws, number, shell.version(ws))
+    judged = rows.dropna(subset=["precision"])
+    if judged.empty:
+        st.info(
+            "No blind read of this round's random slice judges a pseudo-label yet: precision "
+            "appears when the slice has been read.",
+            icon=":material/hourglass_empty:",
+        )
+    else:
+        st.altair_chart(_precision(judged), width="stretch")
+    shares = ("of the pool", "share", "prior", "precision", "low", "high", "precision of all rounds")
+    st.dataframe(
+        rows,
+        hide_index=True,
+        width="stretch",
+        column_config={
+            **{name: st.column_config.NumberColumn(format="percent") for name in shares},
+            "share": st.column_config.NumberColumn("share of the kept", format="percent"),
+            "prior": st.column_config.NumberColumn("expected share", format="percent"),
+            "low": st.column_config.NumberColumn("95 % from", format="percent"),
+            "high": st.column_config.NumberColumn("to", format="percent"),
+        },
+    )
+
+
+def _precision(rows: pd.DataFrame) -> alt.LayerChart:
+    colour = alt.Color(
+        "sign:N",
+        title=None,
+        scale=alt.Scale(
+            domain=["present", "absent"], range=[COLOURS["supervised"], COLOURS["student"]]
+        ),
+        legend=alt.Legend(orient="top"),
+    )
+    base = alt.Chart(rows).encode(
+        y=alt.Y("finding:N", title=None, sort=None), yOffset="sign:N", color=colour
+    )
+    scale = alt.Scale(domain=[0, 1])
+    bars = base.mark_rule(strokeWidth=2).encode(
+        x=alt.X(
+            "low:Q",
+            title="Precision on the random slice, 95 %",
+            scale=scale,
+            axis=alt.Axis(format="%"),
+        ),
+        x2="high:Q",
+    )
+    tips = ["finding", "sign", "kept", "reads", alt.Tooltip("precision:Q", format=".1%")]
+    dots = base.mark_point(filled=True, size=70, opacity=1).encode(x="precision:Q", tooltip=tips)
+    return (bars + dots).configure_axis(gridColor=INK, gridOpacity=0.18)
+
+
+# The sweep over the keep fraction -----------------------------------------------------------------
+
+
+@st.cache_data(show_spinner="Scoring validation with the teacher…", max_entries=8)
+def _sweep_rows(_ws: Workspace, number: int, version: tuple[str, int]) -> pd.DataFrame:
+    return pd.DataFrame(
+        [
+            {
+                "κ": s.keep_fraction,
+                "finding": s.finding,
+                "sign": s.sign,
+                "kept": s.kept,
+                "precision": s.precision.value,
+                "low": s.precision.low,
+                "high": s.precision.high,
+                "n": s.precision.n,
+            }
+            for s in audit.sweep(_ws, number)
+        ]
+    )
+
+
+def _sweep(ws: Workspace, number: int) -> None:
+    st.subheader("Had another share been kept", anchor=False)
+    if not st.toggle("Show the sweep of κ on validation", key=f"a-sweep-{number}"):
+        st.caption("It scores validation with the round's teacher: seconds, once.")
+        return
+    rows = _sweep_rows(ws, number, shell.version(ws))
+    finding = st.selectbox("Finding", list(dict.fromkeys(rows["finding"])), key="a-finding")
+    here = rows[rows["finding"] == finding].dropna(subset=["precision"])
+    base = alt.Chart(here).encode(
+        x=alt.X("κ:Q", title="Keep fraction κ"),
+        color=alt.Color(
+            "sign:N",
+            title=None,
+            scale=alt.Scale(
+                domain=["present", "absent"], range=[COLOURS["supervised"], COLOURS["student"]]
+            ),
+            legend=alt.Legend(orient="top"),
+        ),
+    )
+    scale = alt.Scale(zero=False)
+    y = alt.Y("precision:Q", title="Precision on validation, 95 %", scale=scale)
+    band = base.mark_area(opacity=0.13).encode(y=alt.Y("low:Q", scale=scale), y2="high:Q")
+    tips = ["κ", "sign", "kept", "n", alt.Tooltip("precision:Q", format=".1%")]
+    line = base.mark_line(point=True).encode(y=y, tooltip=tips)
+    chart = (band + line).configure_axis(gridColor=INK, gridOpacity=0.18)
+    st.altair_chart(chart, width="stretch", height=260)
+    st.caption(
+        "The teacher's epoch was chosen on validation, so this is a little kind; the random slice "
+        "above is the fair judge."
+    )
+
+
+# Items --------------------------------------------------------------------------------------------
+
+
+@st.cache_data(show_spinner="Scoring the pool with the teacher…", max_entries=8)
+def _border_rows(_ws: Workspace, number: int) -> list[audit.Border]:
+    return audit.borders(_ws, number)
+
+
+def _borders(ws: Workspace, number: int) -> None:
+    st.caption("The least confident that was kept, and the most confident that was dropped.")
+    if not st.toggle("Look at the borders", key=f"a-borders-{number}"):
+        st.caption("It scores the pool once more, which takes as long as the round's scoring did.")
+        return
+    found = _border_rows(ws, number)
+    names = [f"{b.finding}, {b.sign}" for b in found]
+    one = found[names.index(st.selectbox("Finding and sign", names, key="a-border"))]
+    for title, items in (("Kept, just", one.kept), ("Dropped, just", one.dropped)):
+        st.markdown(f"**{title}**")
+        if items:
+            captions = [f"probability {p:.3f}" for _, p in items]
+            grid(ws.images, [i for i, _ in items], captions, link=True)
+        else:
+            st.caption("None.")
+
+
+@st.cache_data(show_spinner="Asking the model about labeled items…", max_entries=8)
+def _contradicted(_ws: Workspace, number: int, version: tuple[str, int]) -> list[Contradiction]:
+    return contradictions(_ws, number, most=48)
+
+
+def _contradictions(ws: Workspace) -> None:
+    newest = find_student(ws)
+    if newest is None:
+        raise ReadloopError("No round has a student yet: run a round that trains.")
+    st.caption(
+        "Readers and a confident model say the opposite. Of train and validation: the vault is not "
+        "looked at."
+    )
+    if not st.toggle("Look for contradictions", key="a-against"):
+        return
+    found = _contradicted(ws, newest[0], shell.version(ws))
+    if not found:
+        st.caption("None at a confidence of 80 % or more.")
+        return
+    grid(ws.images, [c.item_id for c in found], [_against(c) for c in found], link=True)
+
+
+def _against(one: Contradiction) -> str:
+    said = ", ".join(sorted({reader for reader, _ in one.readers})) or "import"
+    label = "present" if one.label else "absent"
+    learned = "<br>and had learned from it" if one.trained_on else ""
+    return (
+        f"<b>{escape(one.finding)}</b> {label} ({escape(said)})<br>model: {one.probability:.0%}"
+        f"{learned}"
+    )

@@ -1,0 +1,316 @@
+"""The Case page: one image through every model of a round, with maps and nearest labeled cases."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from html import escape
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import streamlit as st
+from fastapi import HTTPException
+from PIL import Image
+
+from app.api_upload import decoded
+from app.web import shell
+from app.web.access import Person
+
+from app.web.feature_map import _known, _map, _shapes, _coloured
+from app.web.pictures import grid
+from app.web.scatter import Points, scatter
+from ssl_core.activation import class_activation, over_image
+from ssl_core.config import Config, validated
+from ssl_core.errors import ReadloopError
+from ssl_core.images import fit_image
+from ssl_core.map_files import RoundMap, mapped_rounds
+from ssl_core.models import Classifier
+from ssl_core.neighbours import Labeled, labeled_items, nearest, star
+from ssl_core.predict import Device, Prediction, Tta, choose_device, predict
+from ssl_core.recipes import plan
+from ssl_core.records import Model
+from ssl_core.student import operating_point
+from ssl_core.thumbnails import windowed
+from ssl_core.truth import label_matrix
+from ssl_core.workspace import Workspace
+
+SIDE = 420  # pixels an image is shown at
+HEAT = np.array([230, 159, 0], np.float32)  # orange of Okabe and Ito, seen on grey by everybody
+NEAREST = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """The image that is looked at: RGB (H, W, 3), and the item's id unless it was uploaded."""
+
+    rgb: npt.NDArray[np.uint8]
+    pixels: npt.NDArray[np.uint8]
+    item_id: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Opinion:
+    """What one model says of it: `heat` (C, h, w) in units of logits."""
+
+    model: Model
+    probabilities: npt.NDArray[np.float32]
+    thresholds: npt.NDArray[np.float64]
+    features: npt.NDArray[np.float32]
+    heat: npt.NDArray[np.float32]
+
+
+def page(ws: Workspace, person: Person) -> None:
+    """Show the page."""
+    shell.heading("Case", "One image through every model of a round, and the labeled cases like it.")
+    rounds = sorted({number for number, _ in ws.ledger.models()})
+    if not rounds:
+        shell.empty(
+            "No model has been trained yet.",
+            "A round trains models once there are labels to learn from.",
+            f"readloop round {ws.root}",
+        )
+        return
+    pick, which = st.columns([4, 1], vertical_alignment="bottom")
+    with pick:
+        subject = _subject(ws)
+    number = which.selectbox("Round", rounds, index=len(rounds) - 1, key="k-round")
+    if subject is None:
+        return
+    opinions = _opinions(ws, number, subject)
+    finding, opacity, centre, width = _controls(ws)
+    _pictures(ws, subject, opinions, finding, opacity, (centre, width))
+    _table(ws, opinions, subject)
+    _like_it(ws, number, subject, opinions[-1])
+
+
+# The image ----------------------------------------------------------------------------------------
+
+
+def _subject(ws: Workspace) -> Subject | None:
+    way = st.segmented_control(
+        "Image", ["From the workspace", "Upload"], default="From the workspace", key="k-way"
+    )
+    if way == "Upload":
+        file = st.file_uploader(
+            "PNG, JPEG or DICOM; it is looked at and not kept",
+            type=["png", "jpg", "jpeg", "dcm", "dicom"],
+            key="k-file",
+        )
+        return _uploaded(ws, file.getvalue(), file.name) if file else None
+    items = _ids(ws, str(ws.root))
+    asked = st.query_params.get("item", "")
+    typed = st.text_input("Item (the beginning of its id)", asked, key="k-item").strip().lower()
+    fitting = [i for i in items if i.startswith(typed)] if typed else _some(ws)
+    if not fitting:
+        raise ReadloopError(f"No item's id begins with {typed!r}: copy one from another page.")
+    item_id = fitting[0]
+    pixels = ws.images.pixels([item_id])[0]
+    rgb = np.moveaxis(pixels, 0, -1)
+    rgb = np.repeat(rgb, 3, axis=2) if rgb.shape[2] == 1 else rgb
+    return Subject(rgb, pixels[None], item_id, f"item {item_id[:12]} ({items[item_id]})")
+
+
+@st.cache_data(show_spinner=False, max_entries=2)
+def _ids(_ws: Workspace, root: str) -> dict[str, str]:
+    return {item.id: item.split for item in _ws.ledger.items()}
+
+
+def _some(ws: Workspace) -> list[str]:
+    """The first case of the newest batch, else the first item."""
+    rounds = ws.ledger.rounds()
+    asked = [s.item_id for s in ws.ledger.selections(rounds[-1].number)] if rounds else []
+    return asked or list(_ids(ws, str(ws.root)))[:1]
+
+
+def _uploaded(ws: Workspace, data: bytes, name: str) -> Subject:
+    try:
+        rgb = decoded(data).rgb
+    except HTTPException as error:
+        raise ReadloopError(f"{name}: {error.detail}") from None
+    store = ws.images
+    return Subject(rgb, fit_image(rgb, store.size, store.fit, store.channels)[None], "", name)
+
+
+# The models ---------------------------------------------------------------------------------------
+
+
+@st.cache_resource(show_spinner=False, max_entries=8)
+def _network(_ws: Workspace, root: str, model: Model) -> Classifier:
+    return _ws.load(model)
+
+
+@st.cache_data(show_spinner=False, max_entries=8)
+def _view(_ws: Workspace, number: int, version: tuple[str, int]) -> tuple[Tta, list[Model]]:
+    """How the round's models look at an image, and those models that were measured."""
+    opened = next(r for r in _ws.ledger.rounds() if r.number == number)
+    config = validated(Config, json.loads(opened.config), f"round {number}")
+    return plan(config.recipe).tta, [model for _, model in _ws.ledger.models(number)]
+
+
+def _opinions(ws: Workspace, number: int, subject: Subject) -> list[Opinion]:
+    tta, models = _view(ws, number, shell.version(ws))
+    compute = ws.config.compute
+    device = Device(choose_device(compute.device), 8, compute.autocast)
+    found = []
+    for model in models:
+        network = _network(ws, str(ws.root), model).to(device.name)
+        said: Prediction = predict(
+            network,
+            subject.pixels,
+            np.arange(1),
+            exclusive=ws.ledger.task.exclusive,
+            device=device,
+            tta=tta,
+        )
+        heat = class_activation(network, subject.pixels, device=device).maps[0]
+        limits = np.asarray(operating_point(ws, number, model.stage), dtype=np.float64)
+        found.append(
+            Opinion(model, said.probabilities[0], limits, np.asarray(said.features[0]), heat)
+        )
+    return found
+
+
+def _controls(ws: Workspace) -> tuple[int, float, float, float]:
+    first, second, third, fourth = st.columns(4)
+    findings = ws.ledger.task.findings
+    finding = first.selectbox("Evidence for", findings, key="k-finding")
+    opacity = second.slider("Opacity of the map", 0, 100, 45, format="%d %%", key="k-opacity")
+    centre = third.slider("Window centre", 0, 255, 128, key="k-centre")
+    width = fourth.slider("Window width", 1, 255, 255, key="k-width")
+    return findings.index(finding), opacity / 100, float(centre), float(width)
+
+
+def _pictures(
+    ws: Workspace,
+    subject: Subject,
+    opinions: list[Opinion],
+    finding: int,
+    opacity: float,
+    window: tuple[float, float],
+) -> None:
+    plain = _scaled(windowed(subject.rgb, *window))
+    columns = st.columns(len(opinions) + 1)
+    columns[0].image(plain, caption=subject.name, width="stretch")
+    ceiling = max(float(o.heat[finding].max()) for o in opinions)
+    for column, opinion in zip(columns[1:], opinions, strict=True):
+        shown = over_image(
+            opinion.heat[finding],
+            *plain.shape[:2],
+            fit=ws.images.fit,
+            ceiling=ceiling if ceiling > 0 else None,
+        )
+        weight = (shown * opacity)[..., None]
+        mixed = (plain * (1 - weight) + HEAT * weight).round().astype(np.uint8)
+        said = f"{opinion.model.stage}: {opinion.probabilities[finding]:.0%}"
+        column.image(mixed, caption=said, width="stretch")
+    st.caption(
+        "Orange: what speaks for the finding, in closed form from the last feature maps; one scale "
+        f"for all models (full at {max(ceiling, 0):.1f} logits)."
+    )
+
+
+def _scaled(rgb: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    scale = SIDE / max(rgb.shape[:2])
+    size = [max(1, round(side * scale)) for side in rgb.shape[1::-1]]
+    return np.asarray(Image.fromarray(rgb).resize((size[0], size[1]), Image.Resampling.BICUBIC))
+
+
+def _table(ws: Workspace, opinions: list[Opinion], subject: Subject) -> None:
+    findings, exclusive = ws.ledger.task.findings, ws.ledger.task.exclusive
+    rows = []
+    for c, finding in enumerate(findings):
+        row: dict[str, object] = {"finding": finding}
+        for o in opinions:
+            row[o.model.stage] = float(o.probabilities[c])
+        row["threshold"] = None if exclusive else float(opinions[-1].thresholds[c])
+        rows.append(row)
+    bar = {
+        o.model.stage: st.column_config.ProgressColumn(format="percent", min_value=0, max_value=1)
+        for o in opinions
+    }
+    limit = {"threshold": st.column_config.NumberColumn("operating point", format="%.2f")}
+    st.dataframe(pd.DataFrame(rows), hide_index=True, width="stretch", column_config=bar | limit)
+    if label := _truth(ws, subject):
+        st.markdown(label)
+    st.caption(
+        "The first model learned from labels alone: it is the supervised baseline of this budget. "
+        "One trained on every label exists only in a replay (`readloop simulate`)."
+    )
+
+
+def _truth(ws: Workspace, subject: Subject) -> str:
+    """What readers say of the item, in words; nothing for the vault's, whose labels are sealed."""
+    if not subject.item_id:
+        return ""
+    if _ids(ws, str(ws.root))[subject.item_id] == "vault":
+        return "A vault item: its labels are sealed."
+    findings = ws.ledger.task.findings
+    mine = [label for label in ws.ledger.labels() if label.item_id == subject.item_id]
+    row = label_matrix([subject.item_id], mine, findings)[0]
+    said = [
+        f"{f} **{'present' if v else 'absent'}**"
+        for f, v in zip(findings, row.tolist(), strict=True)
+        if not math.isnan(v)
+    ]
+    return f"Readers say: {', '.join(said)}." if said else "Nobody has labeled it yet."
+
+
+# Cases like it ------------------------------------------------------------------------------------
+
+
+@st.cache_resource(show_spinner=False, max_entries=2)
+def _labeled(_ws: Workspace, number: int, version: tuple[str, int]) -> Labeled:
+    return labeled_items(_ws, _map(_ws, number, version))
+
+
+def _like_it(ws: Workspace, number: int, subject: Subject, student: Opinion) -> None:
+    st.subheader("Labeled cases like it", anchor=False)
+    if number not in mapped_rounds(ws):
+        st.caption("This round has no map, so nothing is known to be near.")
+        return
+    version = shell.version(ws)
+    found = _map(ws, number, version)
+    features = student.features
+    own = subject.item_id or None
+    few = nearest(_labeled(ws, number, version), features, NEAREST, exclude=own)
+    captions = [_neighbour(ws, n.labels, n.similarity) for n in few]
+    grid(ws.images, [n.item_id for n in few], captions, link=True)
+    _place(ws, found, features, own, number)
+
+
+def _neighbour(ws: Workspace, labels: tuple[float, ...], similarity: float) -> str:
+    held = [
+        escape(f) for f, v in zip(ws.ledger.task.findings, labels, strict=True) if v == 1.0
+    ]
+    return f"<b>{', '.join(held) or 'none of the findings'}</b><br>cosine {similarity:.2f}"
+
+
+def _place(
+    ws: Workspace,
+    found: RoundMap,
+    features: npt.NDArray[np.float32],
+    own: str | None,
+    number: int,
+) -> None:
+    if not found.embeddings:
+        return
+    method = next(iter(found.embeddings))
+    landed = star(found, features, method)
+    if landed is None:
+        return
+    known = _known(ws, number, shell.version(ws))
+    coordinates = found.embeddings[method].coordinates
+    points = Points(
+        x=coordinates[:, 0],
+        y=coordinates[:, 1],
+        shape=_shapes(found, known),
+        star=(landed.x, landed.y),
+        **_coloured(found, known, "label", 0),
+    )
+    scatter(points, key=f"case-{number}-{method}", height=380)
+    st.caption(f"The star is where this image lands ({method.upper()}, from its nearest points).")
+
+

@@ -1,0 +1,46 @@
+"""The app: `readloop serve W` runs this file with Streamlit, and W as its argument."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import streamlit as st
+
+from app.web import audit, case, feature_map, overview, reading, rounds, shell
+from app.web.access import Person, role_of, sign_in
+
+PAGES = {
+    "overview": (overview.page, "Overview", ":material/show_chart:"),
+    "reading": (reading.page, "Reading", ":material/visibility:"),
+    "rounds": (rounds.page, "Rounds", ":material/cycle:"),
+    "map": (feature_map.page, "Map", ":material/bubble_chart:"),
+    "case": (case.page, "Case", ":material/radiology:"),
+    "audit": (audit.page, "Audit", ":material/fact_check:"),
+}
+FIRST = {"lead": "overview", "engineer": "overview", "reader": "reading"}
+
+
+def main(root: Path) -> None:
+    """Show the page that the address names, to whoever may see it."""
+    st.set_page_config(page_title=f"{root.resolve().name} · Readloop", layout="wide")
+    shell.style()
+    with shell.sentences():
+        ws = shell.open_app(root)
+        person = sign_in(ws.config)
+        role = role_of(ws.config, person)
+        pages = [
+            st.Page(
+                shell.framed(function, ws, Person(person, role)),
+                title=title,
+                icon=icon,
+                url_path=name,
+                default=name == FIRST[role],
+            )
+            for name, (function, title, icon) in PAGES.items()
+        ]
+        st.navigation(pages, position="top").run()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

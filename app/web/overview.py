@@ -1,0 +1,232 @@
+"""The Overview page: what a lead tells the sponsor, and the label-cost curve behind it."""
+
+from __future__ import annotations
+
+import math
+from html import escape
+from typing import Any
+
+import altair as alt
+import pandas as pd
+import streamlit as st
+
+from app.web import shell
+from app.web.access import Person
+from app.web.charts import COLOURS, DASHES, INK
+from ssl_core.claim import Claim, claim
+from ssl_core.cost import Cost
+from ssl_core.curve import MACRO, Curve, Line, label_cost
+from ssl_core.promotion import find_in_use
+from ssl_core.workspace import Workspace
+
+NAMES = {
+    "student": "student",
+    "intermediate": "student before fine-tuning",
+    "supervised": "teacher (labels alone)",
+    "control": "random control",
+}
+AXES = {"labels": "Training labels", "hours": "Reader-hours", "money": "Money"}
+
+
+def page(ws: Workspace, person: Person) -> None:
+    """Show the page."""
+    shell.heading("Overview", "What the labels bought, beside what chance would have bought.")
+    curve, told = _evidence(ws, shell.version(ws))
+    st.html(f'<p class="rl-claim">{escape(told.text)}</p>')
+    if told.point is None:
+        _start(ws)
+        return
+    _figures(told)
+    _plot(curve)
+    _spent(curve)
+
+
+@st.cache_data(show_spinner=False, max_entries=4)
+def _evidence(_ws: Workspace, version: tuple[str, int]) -> tuple[Curve, Claim]:
+    curve, used = label_cost(_ws), find_in_use(_ws)
+    return curve, claim(curve, (used.round, used.model.stage) if used is not None else None)
+
+
+def _start(ws: Workspace) -> None:
+    shell.empty(
+        "No model has been measured yet.",
+        "A round trains once the labels hold two sides of a finding, and is measured on validation "
+        "and vault. Start one on the page Rounds, or:",
+        f"readloop round {ws.root}",
+    )
+
+
+def _figures(told: Claim) -> None:
+    point, at = told.point, told.evaluation
+    assert point is not None
+    auroc, columns = point.auroc, st.columns(4)
+    columns[0].metric(
+        "AUROC on the vault",
+        _number(auroc.value),
+        help=f"95 % interval over patients, {auroc.n:,} items",
+        border=True,
+        delta=f"{_number(auroc.low)} to {_number(auroc.high)}",
+        delta_color="off",
+        delta_arrow="off",
+    )
+    evaluation = sum(c.labels for c in at.evaluation) if at else None
+    columns[1].metric(
+        "Training labels",
+        f"{point.labels:,}",
+        delta=f"{evaluation:,} more to measure with" if evaluation is not None else "a replay",
+        delta_color="off",
+        delta_arrow="off",
+        border=True,
+    )
+    hours = at.train.hours if at else point.hours
+    columns[2].metric(
+        "Reader-hours",
+        f"{hours:,.1f} h" if hours is not None else "not known",
+        delta=(at.train.reason if at and hours is None else "for training"),
+        delta_color="off",
+        delta_arrow="off",
+        border=True,
+    )
+    columns[3].metric(
+        "Random control needed",
+        _needed(told),
+        delta="labels for the same AUROC" if told.control else "no control yet",
+        delta_color="off",
+        delta_arrow="off",
+        border=True,
+    )
+
+
+def _needed(told: Claim) -> str:
+    found = told.control
+    if found is None or math.isnan(found.labels):
+        return "not known"
+    if math.isinf(found.labels):
+        return f"over {found.last:,}"
+    return f"{found.first:,} or fewer" if found.labels <= found.first else f"{found.labels:,.0f}"
+
+
+# The curve ----------------------------------------------------------------------------------------
+
+
+def _plot(curve: Curve) -> None:
+    rows = pd.DataFrame([row for line in curve.lines for row in _rows(line)])
+    if rows.empty:
+        return
+    of, along, source = st.columns([2, 3, 2])
+    finding = of.selectbox("Finding", curve.findings, format_func=_finding, key="o-finding")
+    known = [axis for axis in AXES if rows[axis].notna().any()]
+    axis = along.segmented_control(
+        "Along", known, default=known[0], format_func=AXES.get, key="o-axis"
+    )
+    origins = sorted(rows["origin"].unique(), reverse=True)
+    origin = source.segmented_control(
+        "Of", origins, default=origins[0], format_func=_origin, key="o-origin"
+    )
+    axis, origin = axis or known[0], origin or origins[0]
+    here = rows[(rows["finding"] == finding) & (rows["origin"] == origin)].dropna(subset=[axis])
+    if here.empty:
+        st.caption("Nothing is known along this axis: a replay has labels, but nobody's time.")
+        return
+    st.altair_chart(_chart(here, axis, curve), width="stretch", height=380)
+    if curve.no_control:
+        st.caption(curve.no_control[:1].upper() + curve.no_control[1:] + ".")
+    if known == ["labels"]:
+        st.caption(
+            "Reader-hours appear once reads carry a time; money once `[cost] per_hour` is set in "
+            "readloop.toml."
+        )
+
+
+def _rows(line: Line) -> list[dict[str, Any]]:
+    name = NAMES[line.role]
+    if line.role == "student" and line.origin == "replay":
+        name = f"{name}, {line.strategy}"
+    return [
+        {
+            "finding": line.finding,
+            "origin": line.origin,
+            "line": name,
+            "role": line.role,
+            "labels": p.labels,
+            "hours": p.hours,
+            "money": p.money,
+            "AUROC": p.auroc.value,
+            "low": p.auroc.low,
+            "high": p.auroc.high,
+            "round": p.round,
+        }
+        for p in line.points
+    ]
+
+
+def _chart(rows: pd.DataFrame, axis: str, curve: Curve) -> alt.LayerChart:
+    title = AXES[axis] + (f", {curve.currency}" if axis == "money" and curve.currency else "")
+    names = list(dict.fromkeys(rows["line"]))
+    roles = [rows.loc[rows["line"] == name, "role"].iloc[0] for name in names]
+    colour = alt.Color(
+        "line:N",
+        title=None,
+        scale=alt.Scale(domain=names, range=[COLOURS[r] for r in roles]),
+        legend=alt.Legend(orient="top", labelLimit=300, symbolType="stroke"),
+    )
+    dash = alt.StrokeDash(
+        "line:N",
+        legend=None,
+        scale=alt.Scale(domain=names, range=[DASHES.get(r, [1, 0]) for r in roles]),
+    )
+    low = float(rows["low"].fillna(rows["AUROC"]).min())
+    scale = alt.Scale(domain=[max(0.0, math.floor(low * 20) / 20), 1.0], clamp=True)
+    x = alt.X(f"{axis}:Q", title=title, scale=alt.Scale(zero=False, padding=18))
+    base = alt.Chart(rows).encode(x=x, color=colour)
+    y = alt.Y("AUROC:Q", title="AUROC on the vault, 95 % interval", scale=scale)
+    band = base.mark_area(opacity=0.13).encode(y=alt.Y("low:Q", scale=scale), y2="high:Q")
+    path = base.mark_line(strokeWidth=2).encode(y=y, strokeDash=dash)
+    tips = [
+        alt.Tooltip("line:N", title="model"),
+        alt.Tooltip(f"{axis}:Q", title=title, format=",.4~g"),
+        *(alt.Tooltip(f"{c}:Q", format=".3f") for c in ("AUROC", "low", "high")),
+        alt.Tooltip("round:Q"),
+    ]
+    dots = base.mark_point(filled=True, size=55, opacity=1).encode(y=y, tooltip=tips)
+    bars = base.mark_rule(opacity=0.45).encode(y=alt.Y("low:Q", scale=scale), y2="high:Q")
+    return (band + bars + path + dots).configure_axis(gridColor=INK, gridOpacity=0.18)
+
+
+def _finding(name: str) -> str:
+    return "all findings (macro)" if name == MACRO else name
+
+
+def _origin(origin: str) -> str:
+    return {"rounds": "this workspace", "replay": "the replay"}[origin]
+
+
+# What it cost -------------------------------------------------------------------------------------
+
+
+def _spent(curve: Curve) -> None:
+    st.subheader("Spent so far", anchor=False)
+    now = curve.now
+    parts = {"train": now.train, "validation": now.validation, "vault": now.vault}
+    rows = [{"part": name, **_cells(cost, curve.currency)} for name, cost in parts.items()]
+    st.dataframe(pd.DataFrame(rows), hide_index=True, width="stretch")
+    if untimed := sum(c.untimed for c in parts.values()):
+        assumed = next((c.assumed for c in parts.values() if c.assumed), None)
+        taken = f", and count as {assumed:.0f} s each, the mean of the others" if assumed else ""
+        st.caption(f"{untimed:,} reads came without a time{taken}.")
+
+
+def _cells(cost: Cost, currency: str | None) -> dict[str, str]:
+    cells = {
+        "labeled items": f"{cost.labels:,}",
+        "of them imported": f"{cost.imported:,}",
+        "reads": f"{cost.reads:,}",
+        "reader-hours": f"{cost.hours:,.2f} h" if cost.hours is not None else f"– ({cost.reason})",
+    }
+    if currency:
+        cells["money"] = f"{cost.money:,.0f} {currency}" if cost.money is not None else "–"
+    return cells
+
+
+def _number(value: float) -> str:
+    return "–" if math.isnan(value) else f"{value:.3f}"

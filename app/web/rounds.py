@@ -1,0 +1,252 @@
+"""The Rounds page: start a round and watch it, its history, two rounds side by side, the model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from app import show
+from app.jobs import log_tail
+from app.status import status_of
+from app.web import live, shell, start
+from app.web.access import Person
+from app.web.charts import forest
+from app.web.pictures import grid
+from ssl_core import promotion
+from ssl_core.compare import Comparison, compare_rounds
+from ssl_core.job_states import JobState
+from ssl_core.rounds import unfinished
+from ssl_core.workspace import Workspace
+
+
+def page(ws: Workspace, person: Person) -> None:
+    """Show the page."""
+    shell.heading("Rounds", "Train on what was read, and ask for the next cases.")
+    newest = ws.ledger.jobs.newest()
+    live.notice(newest)
+    if newest is not None and newest.lives:
+        live.watch(ws, person)
+    else:
+        start.form(ws, person, newest)
+    tabs = st.tabs(["History", "Compare", "Model in use", "Jobs"])
+    with tabs[0]:
+        _history(ws)
+    with tabs[1]:
+        _compare(ws)
+    with tabs[2]:
+        _models(ws, person)
+    with tabs[3]:
+        _jobs(ws)
+
+
+# History ------------------------------------------------------------------------------------------
+
+
+@st.cache_data(show_spinner=False, max_entries=4)
+def _status(_ws: Workspace, version: tuple[str, int]) -> dict[str, Any]:
+    return status_of(_ws)
+
+
+def _history(ws: Workspace) -> None:
+    rounds = _status(ws, shell.version(ws))["rounds"]
+    if not rounds:
+        shell.empty("No round yet.", "The first one only asks: nothing is labeled to train on.")
+        return
+    rows = [_row(one) for one in reversed(rounds)]
+    st.dataframe(pd.DataFrame(rows), hide_index=True, width="stretch")
+    pending = unfinished(ws)
+    if pending is not None:
+        st.caption(f"Round {pending.number} is not finished; it goes on where it stopped.")
+
+
+def _row(one: dict[str, Any]) -> dict[str, Any]:
+    auroc = one["auroc"]
+    best = auroc.get("student") or (list(auroc.values())[-1] if auroc else None)
+    return {
+        "round": one["number"],
+        "state": one["state"],
+        "strategy": one["strategy"],
+        "recipe": one["recipe"],
+        "training labels": one["labels"]["train"],
+        "vault AUROC [95 %]": _interval(best) if best else "–",
+        "cases asked": one["asked"],
+        "time": show.duration(one["seconds"]),
+    }
+
+
+def _interval(found: dict[str, float | None]) -> str:
+    value, low, high = (found[k] for k in ("value", "low", "high"))
+    if value is None:
+        return "–"
+    ends = f" [{low:.3f}, {high:.3f}]" if low is not None and high is not None else ""
+    return f"{value:.3f}{ends}"
+
+
+# Two rounds side by side --------------------------------------------------------------------------
+
+
+def _compare(ws: Workspace) -> None:
+    measured = sorted({number for number, _ in ws.ledger.measurements()})
+    if len(measured) < 2:
+        shell.empty(
+            "Two measured rounds are needed.",
+            "Then this compares their settings, their models (paired, on validation) and the cases "
+            "that they see differently.",
+        )
+        return
+    first, second, go = st.columns([2, 2, 2], vertical_alignment="bottom")
+    before = first.selectbox("Before", measured, index=len(measured) - 2, key="c-before")
+    after = second.selectbox("After", measured, index=len(measured) - 1, key="c-after")
+    asked = go.button("Compare", width="stretch", disabled=before == after)
+    chosen = (before, after, shell.version(ws))
+    if asked:
+        st.session_state["compared"] = chosen
+    if st.session_state.get("compared") != chosen:
+        st.caption("The first comparison scores the validation items with both models.")
+        return
+    with st.spinner("Scoring validation with both models…"):
+        found = _compared(ws, *chosen)
+    _differences(found)
+    _settings(found)
+    _changed(ws, found)
+
+
+@st.cache_data(show_spinner=False, max_entries=8)
+def _compared(_ws: Workspace, before: int, after: int, version: tuple[str, int]) -> Comparison:
+    return compare_rounds(_ws, before, after)
+
+
+def _differences(found: Comparison) -> None:
+    labels = f"{found.train_labels[0]:,} → {found.train_labels[1]:,} training labels"
+    st.markdown(
+        f"**Round {found.second} less round {found.first}**, AUROC on the same validation items, "
+        f"paired by patient; {labels}."
+    )
+    rows = [("all findings (macro)", found.macro), *found.findings.items()]
+    table = pd.DataFrame(
+        [
+            {"finding": n, "difference": d.value, "low": d.low, "high": d.high, "p": d.p, "n": d.n}
+            for n, d in rows
+        ]
+    )
+    st.altair_chart(forest(table, "difference", "Difference of AUROC, 95 %"), width="stretch")
+
+
+def _settings(found: Comparison) -> None:
+    if not found.settings:
+        st.caption("Both rounds ran with the same settings.")
+        return
+    rows = [{"setting": s.key, "before": _text(s.old), "after": _text(s.new)} for s in found.settings]
+    st.dataframe(pd.DataFrame(rows), hide_index=True, width="stretch")
+
+
+def _changed(ws: Workspace, found: Comparison) -> None:
+    st.markdown(
+        f"**Cases that changed most** · {found.flips:,} of {found.cases:,} answers flipped at the "
+        "operating points"
+    )
+    few = found.changed[:18]
+    captions = [
+        f"<b>{one.finding}</b> {'⚑ flipped' if one.flipped else ''}<br>{one.before:.2f} → "
+        f"{one.after:.2f}, read {_label(one.label)}"
+        for one in few
+    ]
+    grid(ws.images, [one.item_id for one in few], captions, link=True)
+
+
+def _label(value: float) -> str:
+    return "unknown" if value != value else "present" if value else "absent"
+
+
+def _text(value: object) -> str:
+    return "–" if value is None else str(value)
+
+
+# The model in use ---------------------------------------------------------------------------------
+
+
+def _models(ws: Workspace, person: Person) -> None:
+    used = promotion.find_in_use(ws)
+    if used is None:
+        shell.empty("No model yet.", "A round trains one once there are labels to learn from.")
+        return
+    number, model = used
+    st.markdown(f"**In use:** the {model.stage} of round {number}, `{model.id[:12]}`")
+    others = [one for one in reversed(promotion.candidates(ws)) if one[1].id != model.id]
+    if others:
+        _promote(ws, person, others)
+    decided = ws.ledger.promotions()
+    if decided:
+        _decisions(ws, person, decided)
+    else:
+        st.caption("Nothing was promoted yet: the newest student is in use.")
+
+
+def _promote(ws: Workspace, person: Person, others: list[promotion.Made]) -> None:
+    pick, go = st.columns([4, 2], vertical_alignment="bottom")
+    chosen = pick.selectbox(
+        "Candidate",
+        range(len(others)),
+        format_func=lambda i: f"{others[i][1].stage} of round {others[i][0]}, {others[i][1].id[:12]}",
+        key="m-candidate",
+    )
+    candidate = others[chosen]
+    key = (candidate[1].id, shell.version(ws))
+    if go.button("Hold it against the model in use", width="stretch"):
+        st.session_state["gated"] = key
+    if st.session_state.get("gated") != key:
+        return
+    with st.spinner("Scoring validation with both models…"):
+        verdict = promotion.gate(ws, candidate)
+    (st.success if verdict.passes else st.warning)(verdict.sentence)
+    if not person.may_run:
+        st.caption("Promoting needs the role engineer.")
+        return
+    why = ""
+    if not verdict.passes:
+        why = st.text_input("Why promote it all the same? It is kept with your name.", key="m-why")
+    if st.button("Promote", type="primary", disabled=not verdict.passes and not why.strip()):
+        promotion.promote(ws, candidate, person.name, why, override=not verdict.passes)
+        st.rerun()
+
+
+def _decisions(ws: Workspace, person: Person, decided: list[Any]) -> None:
+    rows = [
+        {"decision": d.kind, "model": f"{d.stage} of round {d.round}", "by": d.by, "why": d.why}
+        for d in reversed(decided)
+    ]
+    st.dataframe(pd.DataFrame(rows), hide_index=True, width="stretch")
+    if person.may_run and st.button("Roll back to the model before"):
+        promotion.roll_back(ws, person.name)
+        st.rerun()
+
+
+# Jobs ---------------------------------------------------------------------------------------------
+
+
+def _jobs(ws: Workspace) -> None:
+    history: list[JobState] = ws.ledger.jobs.history(50)
+    if not history:
+        shell.empty("No job yet.", "Rounds that are started here, and their logs, are listed here.")
+        return
+    rows = [
+        {
+            "job": j.job.id,
+            "state": j.state,
+            "round": str(j.round or "–"),
+            "by": j.job.by,
+            "asked": j.job.at,
+            "took": show.duration((j.ended_at - j.started_at).total_seconds())
+            if j.ended_at and j.started_at
+            else "–",
+            "message": j.message,
+        }
+        for j in history
+    ]
+    st.dataframe(pd.DataFrame(rows), hide_index=True, width="stretch")
+    with st.expander("Log of the newest job"):
+        st.code("\n".join(log_tail(ws.root, history[0].job.id)) or "(empty)", language=None)
+
+

@@ -1,0 +1,92 @@
+"""What every page stands in: the workspace, the style, sentences instead of tracebacks."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+import streamlit as st
+
+from app.web.access import Person
+from ssl_core.errors import ReadloopError
+from ssl_core.workspace import CONFIG_FILE, Workspace, open_workspace
+
+CSS = (Path(__file__).parent / "style.css").read_text("utf-8")
+
+Page = Callable[[Workspace, Person], None]
+
+
+def style() -> None:
+    """The few rules that the theme has no setting for."""
+    st.html(f"<style>{CSS}</style>")
+
+
+def open_app(root: Path) -> Workspace:
+    """The workspace; opened once, and again when its configuration was edited.
+
+    Raises `ReadloopError` as `open_workspace` does.
+    """
+    file = root / CONFIG_FILE
+    edited = file.stat().st_mtime_ns if file.is_file() else 0
+    return _opened(root.resolve(), edited)
+
+
+@st.cache_resource(show_spinner=False, max_entries=4)
+def _opened(root: Path, edited: int) -> Workspace:
+    return open_workspace(root)
+
+
+def framed(page: Page, ws: Workspace, person: Person) -> Callable[[], None]:
+    """A page as Streamlit calls it."""
+
+    @wraps(page)
+    def show() -> None:
+        with sentences():
+            page(ws, person)
+
+    return show
+
+
+@contextmanager
+def sentences() -> Iterator[None]:
+    """Show what is wrong as a sentence; what nobody foresaw goes to the log, with its traceback."""
+    try:
+        yield
+    except ReadloopError as error:
+        st.error(str(error), icon=":material/error:")
+    except OSError as error:
+        what = f"{error.filename} cannot be used" if error.filename else "The system refused"
+        st.error(
+            f"{what} ({error.strerror or error}): check the path and the disk.",
+            icon=":material/error:",
+        )
+
+
+def version(ws: Workspace) -> tuple[str, int]:
+    """Names the state of a workspace: what was computed for it holds until this changes."""
+    return str(ws.root), ws.ledger.version()
+
+
+def heading(title: str, sentence: str = "") -> None:
+    """A page's title and, beneath it, what it is for."""
+    st.html(f'<h1 class="rl-title">{title}</h1><p class="rl-lead">{sentence}</p>')
+
+
+def empty(what: str, then: str, command: str = "") -> None:
+    """An empty state: what is not there yet, and what to do next."""
+    with st.container(border=True, key=f"empty-{abs(hash(what))}"):
+        st.markdown(f"**{what}**  \n{then}")
+        if command:
+            st.code(command, language="sh")
+
+
+def unforeseen(error: Exception) -> None:
+    """Tell the log about a fault that has no sentence of its own."""
+    logging.getLogger("readloop").exception("the app failed", exc_info=error)
+
+
+Anything = Any
