@@ -73,7 +73,7 @@ class JobLog:
                 kind=kind,
                 options=dict(options),
                 by=by,
-                at=self._clock(connection),
+                at=datetime.fromisoformat(_text(self._clock(connection))),
                 resumes=before.job.id if before and before.can_be_resumed and goes_on else None,
             )
             connection.execute(insert(schema.jobs), _row(job))
