@@ -19,7 +19,7 @@ from app import jobs_cli, reading_cli, show
 from app.arguments import WorkspacePath, numbers, words
 from app.bench import cli as bench
 from app.initialise import Settings, initialise
-from app.job_runner import run_job
+from app.job_runner import refused_by_the_system, run_job
 from app.memory import keep_freed_memory
 from app.rooms import archive_room, simulated_room
 from app.status import status_of, status_table
@@ -67,9 +67,8 @@ def run(arguments: Sequence[str]) -> int:
         return _refuse(" ".join(error.format_message().split()).rstrip(".") + ".")
     except ReadloopError as error:
         return _refuse(str(error))
-    except OSError as error:  # no permission, no space, a file where a folder should be
-        where = f"{error.filename!r} cannot be used" if error.filename else "The system refused"
-        return _refuse(f"{where} ({error.strerror or error}): check the path and the disk.")
+    except OSError as error:
+        return _refuse(refused_by_the_system(error))
     except (KeyboardInterrupt, typer.Abort):
         print("readloop: stopped; what was finished is kept.", file=sys.stderr)
         return STOPPED

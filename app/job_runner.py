@@ -75,6 +75,9 @@ def run_job(root: Path, job_id: int) -> int:
         except ReadloopError as error:
             end = ("failed", str(error))
             raise
+        except OSError as error:
+            end = ("failed", refused_by_the_system(error))
+            raise
         except BaseException as error:
             said = " ".join(f"{type(error).__name__}: {error}".split())[:300]
             end = ("failed", f"{said.rstrip('.')}: see {log_path(root, job_id)}.")
@@ -180,6 +183,12 @@ class Pulse:
             figures = f"loss {number(event.loss)}, AUROC {number(event.auroc)}"
             line += f": epoch {event.epoch} of {event.epochs}, {figures}"
         print(f"{time.strftime('%H:%M:%S')} {line}", flush=True)
+
+
+def refused_by_the_system(error: OSError) -> str:
+    """No permission, no space, a file where a folder should be: one sentence."""
+    where = f"{error.filename!r} cannot be used" if error.filename else "The system refused"
+    return f"{where} ({error.strerror or error}): check the path and the disk."
 
 
 def _run(root: Path, job: Job, pulse: Pulse) -> int:
