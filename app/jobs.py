@@ -6,13 +6,14 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from threading import Thread
 from typing import Any
 
-from app.ray_jobs import launch_on_ray
-from ssl_core.errors import ConfigError, ReadloopError, WorkspaceError
+from app.ray_jobs import dashboard_of, launch_on_ray
+from ssl_core.errors import Cancelled, ConfigError, ReadloopError, WorkspaceError
 from ssl_core.job_states import Job, JobState
 from ssl_core.round_options import Options, differing, field_faults, round_faults, with_options
 from ssl_core.rounds import unfinished
@@ -54,7 +55,8 @@ def start_round(ws: Workspace, options: Options, by: str, launch: Launch | None 
         try:
             launch(ws.root.resolve(), job.id)
         except ReadloopError as error:
-            ws.ledger.jobs.finish(job.id, "failed", message=str(error))
+            with suppress(Cancelled):  # it took so long that another job was started
+                ws.ledger.jobs.finish(job.id, "failed", message=str(error))
             raise
     return job
 
@@ -82,12 +84,13 @@ def option_faults(ws: Workspace, options: Options) -> dict[str, str]:
 def launcher(address: str) -> Launch:
     """The launcher for an address: "" for this machine, ray://… or http://… for a Ray cluster.
 
-    Raises `ConfigError` for anything else.
+    A ray:// address takes seconds, since the cluster is asked for its dashboard: call this once.
+    Raises `ConfigError` for anything else, and `WorkspaceError` if that cluster does not answer.
     """
     if not address:
         return launch_here
     if address.startswith(("ray://", "http://", "https://")):
-        return partial(launch_on_ray, address, command)
+        return partial(launch_on_ray, dashboard_of(address), command)
     raise ConfigError(
         f"--jobs {address!r} is not usable: give ray://HOST:PORT, or the address of the cluster's "
         "dashboard, as http://HOST:8265."

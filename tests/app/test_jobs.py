@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import psycopg
 import pytest
+from sqlalchemy import make_url
 
 from app import jobs
 from app.cli import run
+from ssl_core import database
 from ssl_core.errors import ConfigError, WorkspaceError
 from ssl_core.rounds import run_round, unfinished
 from ssl_core.workspace import one_process
@@ -259,6 +263,44 @@ def test_two_apps_that_start_at_once_start_one_process(ws):
         for app in apps:
             os.killpg(app.pid, signal.SIGKILL)
             app.wait()
+
+
+def test_a_job_trains_on_while_the_ledger_is_locked(ws):
+    """A writer that takes 12 s holds up neither the steps nor, afterwards, the heartbeat."""
+    jobs.start_round(ws, {"recipe": some_seconds(2000)}, "ann")
+    before = training(ws, 1).step
+    with database.writing(ws.ledger._engine):
+        time.sleep(12)
+    locked = ws.ledger.jobs.state(1)
+    assert locked.state == "running"
+    after = training(ws, 1, steps=before.done + 1).step
+    assert after.done > before.done + 0.5 * 12 * before.done / before.seconds
+    jobs.cancel(ws, "ann")
+    assert over(ws, 1).state == "cancelled"
+
+
+def test_a_job_on_postgresql_without_a_password_on_its_command_line(
+    postgres_server, tmp_path, monkeypatch
+):
+    place = make_url(postgres_server)
+    schema = f"jobs_{secrets.token_hex(4)}"
+    with psycopg.connect(f"{postgres_server}/postgres", autocommit=True) as connection:
+        connection.execute(f"CREATE SCHEMA {schema}")
+    monkeypatch.setenv("PGPASSWORD", place.password)
+    host = f"{place.username}@{place.host}:{place.port}"
+    ledger = f"postgresql://{host}/postgres?options=-csearch_path%3D{schema}"
+    ws, room = toy.opened(toy.make(tmp_path / "w", ledger=ledger))
+    run_round(ws, room)
+    jobs.start_round(ws, {"recipe": some_seconds()}, "ann")
+    live = training(ws, 1)
+    assert place.password not in Path(f"/proc/{pid_of(live)}/cmdline").read_text()
+    os.kill(pid_of(live), signal.SIGTERM)
+    assert over(ws, 1).state == "cancelled"
+    assert jobs.start_round(ws, {}, "ann").resumes == 1
+    found = over(ws, 2)
+    assert (found.state, found.round) == ("finished", 2)
+    assert place.password not in "\n".join(jobs.log_tail(ws.root, 2))
+    ws.ledger.close()
 
 
 def test_a_round_in_a_terminal_is_not_run_over(ws):
