@@ -15,10 +15,11 @@ import typer
 from rich.markup import escape
 
 from app import export as exporting
-from app import reading_cli, show
+from app import jobs_cli, reading_cli, show
 from app.arguments import WorkspacePath, numbers, words
 from app.bench import cli as bench
 from app.initialise import Settings, initialise
+from app.job_runner import refused_by_the_system, run_job
 from app.memory import keep_freed_memory
 from app.rooms import archive_room, simulated_room
 from app.status import status_of, status_table
@@ -39,6 +40,7 @@ cli = typer.Typer(
 )
 cli.add_typer(bench.cli, name="bench")
 reading_cli.add_to(cli)
+jobs_cli.add_to(cli)
 
 # typer keeps its own copy of click to itself; this is the parent of all its usage errors.
 UsageFault: Any = typer.BadParameter.__bases__[0]
@@ -65,9 +67,8 @@ def run(arguments: Sequence[str]) -> int:
         return _refuse(" ".join(error.format_message().split()).rstrip(".") + ".")
     except ReadloopError as error:
         return _refuse(str(error))
-    except OSError as error:  # no permission, no space, a file where a folder should be
-        where = f"{error.filename!r} cannot be used" if error.filename else "The system refused"
-        return _refuse(f"{where} ({error.strerror or error}): check the path and the disk.")
+    except OSError as error:
+        return _refuse(refused_by_the_system(error))
     except (KeyboardInterrupt, typer.Abort):
         print("readloop: stopped; what was finished is kept.", file=sys.stderr)
         return STOPPED
@@ -228,8 +229,12 @@ def round_(
     query_size: Annotated[
         int | None, typer.Option(min=0, help="Items to ask for, instead of the configuration's.")
     ] = None,
+    job: Annotated[int | None, typer.Option(hidden=True, min=1)] = None,
 ) -> None:
     """Take in what readers answered, train, measure, and ask for the next cases."""
+    if job is not None:
+        run_job(workspace, job)
+        return
     ws = open_workspace(workspace)
     if abandon and (resume or query_size is not None):
         raise ConfigError("--abandon only closes the interrupted round: give it alone.")

@@ -230,11 +230,24 @@ def validated(model: type[T], data: dict[str, Any], where: str) -> T:
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        raise ConfigError(f"{where}: {_sentence(model, error)}") from None
+        first = error.errors(include_url=False)[0]
+        raise ConfigError(f"{where}: {_sentence(model, first)}") from None
 
 
-def _sentence(model: type[BaseModel], error: ValidationError) -> str:
-    fault = error.errors(include_url=False)[0]
+def faults(model: type[BaseModel], data: dict[str, Any]) -> dict[str, str]:
+    """Everything that is wrong with plain data: one sentence for each dotted key."""
+    try:
+        model.model_validate(data)
+    except ValidationError as error:
+        found: dict[str, str] = {}
+        for fault in error.errors(include_url=False):
+            key = ".".join(str(part) for part in fault["loc"])
+            found.setdefault(key, _sentence(model, fault))
+        return found
+    return {}
+
+
+def _sentence(model: type[BaseModel], fault: Any) -> str:
     key = ".".join(str(part) for part in fault["loc"])
     if fault["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         valid = _keys_at(model, fault["loc"][:-1])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -130,7 +130,14 @@ def writing(engine: Engine) -> Iterator[Connection]:
         if engine.dialect.name == "postgresql":
             connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{BUSY_SECONDS}s'")
             connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({WRITER_LOCK})")
+        if fence := connection.get_execution_options().get("fence"):
+            fence(connection)  # after the lock: what it sees holds until the commit
         yield connection
+
+
+def put_fence(engine: Engine, fence: Callable[[Connection], None]) -> None:
+    """Ask `fence` at the start of every writing transaction; what it raises refuses the write."""
+    engine.update_execution_options(fence=fence)
 
 
 @contextmanager

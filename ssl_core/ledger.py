@@ -19,6 +19,7 @@ from sqlalchemy import URL, Connection, Engine, Select, Table, func, insert, sel
 
 from ssl_core import database, label_events, migrations, round_events, schema
 from ssl_core.errors import LedgerError
+from ssl_core.jobs import JobLog
 from ssl_core.read_log import ReadLog
 from ssl_core.records import (
     Answer,
@@ -49,6 +50,7 @@ class Ledger:
         self._engine = engine
         self.task = task
         self.reading = ReadLog(engine, task)
+        self.jobs = JobLog(engine)
 
     @classmethod
     def create(

@@ -290,5 +290,31 @@ def places(connection: Connection) -> None:
     connection.exec_driver_sql("ALTER TABLE reads ADD COLUMN place TEXT NOT NULL DEFAULT ''")
 
 
+def jobs(connection: Connection) -> None:
+    """Version 4: rounds that were started as jobs, with their heartbeat and progress."""
+    for name, columns in JOB_TABLES.items():
+        create_table(connection, name, columns)
+    # The newest event of each kind of a job is looked up every second.
+    connection.exec_driver_sql("CREATE INDEX job_events_by_kind ON job_events (job, kind, seq)")
+
+
+JOB_TABLES = {
+    "jobs": """
+        id INTEGER PRIMARY KEY CHECK (id > 0),
+        kind TEXT NOT NULL CHECK (kind IN ('round')),
+        options TEXT NOT NULL,
+        asked_by TEXT NOT NULL,
+        resumes INTEGER REFERENCES jobs (id),
+        at TEXT NOT NULL""",
+    "job_events": """
+        {seq},
+        job INTEGER NOT NULL REFERENCES jobs (id),
+        kind TEXT NOT NULL CHECK (kind IN ('started', 'beat', 'progress', 'curve',
+            'cancel_requested', 'finished', 'failed', 'cancelled')),
+        detail TEXT NOT NULL,
+        at TEXT NOT NULL""",
+}
+
+
 Migration = Callable[[Connection], None]
-MIGRATIONS: tuple[Migration, ...] = (first_tables, reading_room, places)
+MIGRATIONS: tuple[Migration, ...] = (first_tables, reading_room, places, jobs)

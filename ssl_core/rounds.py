@@ -137,6 +137,8 @@ def _begin(
 
 def _next_round(workspace: Workspace, query_size: int | None) -> Round:
     config, ledger = workspace.config, workspace.ledger
+    if query_size:  # a configuration cannot say 0; the round itself holds that
+        config = config.changed(selection={"query_size": query_size})
     items, findings = ledger.items("train"), ledger.task.findings
     number = len(ledger.rounds()) + 1
     size = config.selection.query_size if query_size is None else query_size

@@ -191,6 +191,10 @@ measurements = _table(
     n=Integer,
 )
 
+# Rounds that were started as jobs, and what became of them (see `jobs`).
+jobs = _table("jobs", "id", kind=Text, options=Text, asked_by=Text, resumes=Integer, at=Text)
+job_events = _table("job_events", "seq", job=Integer, kind=Text, detail=Text, at=Text)
+
 
 def now() -> str:
     """The time in UTC as ISO 8601, in milliseconds."""

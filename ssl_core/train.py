@@ -113,6 +113,8 @@ def fit(
             loop.student, pixels, validation.rows, exclusive=exclusive, device=device
         )
         total, saved = schedule.epochs * loop.steps, time.monotonic()
+        for epoch in range(1, len(run.history) + 1):  # whoever watches now has not seen these
+            report(_progress(stage, run, total, schedule, epoch))
         while run.step < total and not _patience_is_over(run, schedule):
             run.loss_sum += loop.step(run.step, stage)
             run.step += 1
@@ -126,8 +128,7 @@ def fit(
             if checkpoint and (ends_epoch or time.monotonic() - saved > checkpoint_seconds):
                 _save(loop, run, checkpoint)
                 saved = time.monotonic()
-            note = f"AUROC {run.history[-1].auroc:.3f}" if run.history else ""
-            report(Progress(stage, run.step, total, note))
+            report(_progress(stage, run, total, schedule, len(run.history)))
         model.load_state_dict(run.best_state)
     model.eval()
     return FitResult(run.history, run.best)
@@ -159,6 +160,15 @@ def _check_targets(targets: FloatArray, findings: tuple[str, ...], *, exclusive:
     raise TrainingError(
         f"The {len(targets)} training labels hold {what}: label more items before training."
     )
+
+
+def _progress(stage: str, run: _Run, total: int, schedule: Schedule, epoch: int) -> Progress:
+    """The report after the run's step, with what epoch number `epoch` (0: none yet) came to."""
+    if not epoch:
+        return Progress(stage, run.step, total, epochs=schedule.epochs)
+    told = run.history[epoch - 1]
+    note = f"AUROC {told.auroc:.3f}"
+    return Progress(stage, run.step, total, note, epoch, schedule.epochs, told.loss, told.auroc)
 
 
 def _patience_is_over(run: _Run, schedule: Schedule) -> bool:

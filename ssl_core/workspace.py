@@ -82,13 +82,13 @@ def open_workspace(root: Path) -> Workspace:
 
 
 @contextmanager
-def one_process(root: Path, doing: str) -> Iterator[None]:
+def one_process(root: Path, doing: str, seconds: float = 0.0) -> Iterator[None]:
     """Hold a folder against other processes; `doing` is for the message, as "running a round in".
 
     Raises:
-        WorkspaceError: another process holds it.
+        WorkspaceError: another process holds it, and did for the `seconds` that may be waited.
     """
-    lock = FileLock(root / LOCK_FILE, timeout=0)
+    lock = FileLock(root / LOCK_FILE, timeout=seconds)
     try:
         with lock:
             yield

@@ -1,0 +1,105 @@
+"""What may be set for one round without changing the workspace: checked, merged, compared.
+
+Options are plain data by table, as {"selection": {"strategy": "entropy"}, "seed": 3}. The keys
+that are given take the place of the configuration's; the recipe's table is taken whole, since
+another recipe has other keys.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ssl_core.config import Config, faults
+from ssl_core.errors import ConfigError
+from ssl_core.preflight import check_settings
+from ssl_core.presets import preset
+from ssl_core.recipes import RECIPES, plan
+
+TABLES = ("selection", "model", "compute", "recipe", "seed")
+
+Options = Mapping[str, Any]
+
+
+def with_options(config: Config, options: Options) -> Config:
+    """The configuration of a round with these options.
+
+    Raises:
+        ConfigError: one sentence for the first fault.
+    """
+    found = field_faults(config, options)
+    if found:
+        raise ConfigError(f"The round's settings: {next(iter(found.values()))}")
+    return config.changed(**options)
+
+
+def field_faults(config: Config, options: Options) -> dict[str, str]:
+    """What is wrong with options, by dotted field ("selection.query_size"): one sentence each."""
+    fixed = [name for name in options if name not in TABLES]
+    if fixed:
+        allowed = f"a round can set {', '.join(TABLES)}"
+        return {name: f"{name} belongs to the workspace; {allowed}." for name in fixed}
+    data = config.model_dump()
+    for name, value in options.items():
+        merges = isinstance(value, Mapping) and name != "recipe"
+        data[name] = {**data[name], **value} if merges else value
+    found = faults(Config, data)
+    return found or _recipe_faults(data["recipe"])
+
+
+def round_faults(config: Config, options: Options, findings: int) -> dict[str, str]:
+    """`field_faults`, and then whatever is bound to fail on this machine for C = `findings`.
+
+    That second look builds the network (seconds). What it finds stands under the field that it
+    names, or under "" if it names none.
+    """
+    found = field_faults(config, options)
+    if found:
+        return found
+    try:
+        check_settings(config.changed(**options), findings)
+    except ConfigError as error:
+        key = str(error).split(" ", 1)[0].rstrip(":")
+        return {key if key.split(".")[0] in TABLES else "": str(error)}
+    return {}
+
+
+def differing(config: Config, wanted: Config) -> dict[str, Any]:
+    """The options that lead from one configuration to another: only what differs."""
+    ours, theirs = config.model_dump(), wanted.model_dump()
+    options: dict[str, Any] = {}
+    for name in TABLES:
+        if ours[name] == theirs[name]:
+            continue
+        if isinstance(theirs[name], dict) and name != "recipe":
+            options[name] = {k: v for k, v in theirs[name].items() if v != ours[name].get(k)}
+        else:
+            options[name] = theirs[name]
+    return options
+
+
+def preset_options(config: Config, name: str) -> dict[str, Any]:
+    """The options that lay a preset down for one round: its network and its recipe.
+
+    The pixels stay as the workspace keeps them, and so do weights given for the same network.
+    Raises `ConfigError` if there is no such preset.
+    """
+    tables = preset(name)
+    same = tables["model"]["backbone"] == config.model.backbone
+    model = {**tables["model"], **({"weights": config.model.weights} if same else {})}
+    wanted = config.changed(model=model, recipe=tables["recipe"])
+    return differing(config, wanted)
+
+
+def _recipe_faults(table: dict[str, Any]) -> dict[str, str]:
+    parameters = {key: value for key, value in table.items() if key != "name"}
+    name = table.get("name")
+    if isinstance(name, str) and name in RECIPES:
+        found = faults(RECIPES[name][0], parameters)
+        if found:
+            return {f"recipe.{key}": f"recipe {name}: {says}" for key, says in found.items()}
+    try:
+        plan(table)
+    except ConfigError as error:
+        return {"recipe" if name in RECIPES else "recipe.name": str(error)}
+    return {}
