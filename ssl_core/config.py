@@ -100,6 +100,15 @@ class Reading(Table):
         return self
 
 
+class Map(Table):
+    """`[map]`: how each round lays its items out on a plane; `methods = []` makes no map.
+
+    "auto" is t-SNE, and UMAP from 2,000 items on; "umap", "tsne" and "pca" are what they say.
+    """
+
+    methods: tuple[Literal["auto", "umap", "tsne", "pca"], ...] = ("auto",)
+
+
 class Compute(Table):
     """`[compute]`: the machine. `device` "auto" takes CUDA when there is one.
 
@@ -125,6 +134,7 @@ class Config(Table):
     model: Network = Network()
     selection: Select = Select()
     reading: Reading = Reading()
+    map: Map = Map()
     compute: Compute = Compute()
     recipe: dict[str, Any] = Field(default_factory=lambda: {"name": "teacher_student"})
     ledger: str = "sqlite"
