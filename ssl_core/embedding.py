@@ -85,7 +85,9 @@ def embed(features: npt.ArrayLike, method: Method, *, seed: int) -> Embedding:
     finite = np.isfinite(values).all(axis=1)
     points, back = _distinct(unit_rows(values[finite]))
     points = principal_components(points, DIMENSIONS)
-    notes = [] if finite.all() else [f"{int((~finite).sum())} items have features that are NaN"]
+    notes = (
+        [] if finite.all() else [f"{int((~finite).sum())} items have features that are not finite"]
+    )
     if method != "pca" and len(points) < FEW:
         notes.append(f"of {len(points)} different points, fewer than {FEW}, the map is a PCA")
         method = "pca"

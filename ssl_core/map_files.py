@@ -64,7 +64,7 @@ class RoundMap:
 
 
 def load_map(workspace: Workspace, number: int | None = None) -> RoundMap:
-    """The map of a round, or of the newest finished one that has any: milliseconds for 50,000 items.
+    """The map of a round, or of the newest finished one that has any; takes milliseconds.
 
     Raises:
         MapError: there is none, or its files are damaged; the sentence says why and what to do.
