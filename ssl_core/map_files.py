@@ -156,6 +156,9 @@ def replace(path: Path, write: Callable[[Any], object]) -> None:
     """Write a file whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with scratch.open("wb") as file:
-        write(file)
-    scratch.replace(path)
+    try:
+        with scratch.open("wb") as file:
+            write(file)
+        scratch.replace(path)
+    finally:
+        scratch.unlink(missing_ok=True)  # a full disk is not to be kept full

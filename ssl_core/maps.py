@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -112,10 +113,8 @@ def keep_prediction(
         "features": _half(prediction.features),
         "probabilities": prediction.probabilities,
     }
-    try:
+    with suppress(OSError):
         replace(path, lambda file: np.savez(file, **arrays))
-    except OSError:
-        path.unlink(missing_ok=True)
 
 
 def forget_pieces(round_folder: Path) -> None:

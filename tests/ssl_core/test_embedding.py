@@ -145,7 +145,8 @@ def test_unit_rows_leave_what_they_are_given():
     hnp.arrays(
         np.float32,
         st.tuples(st.integers(0, 20), st.integers(1, 5)),
-        elements=st.floats(-(2.0**100), 2.0**100, width=32) | st.sampled_from([np.nan, np.inf, 0.0, 1.0]),
+        elements=st.floats(-(2.0**100), 2.0**100, width=32)
+        | st.sampled_from([np.nan, np.inf, 0.0, 1.0]),
     ),
     st.sampled_from(METHODS),
 )
