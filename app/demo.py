@@ -67,7 +67,8 @@ def hand_over() -> None:
     arm.ledger.close()
     shutil.copytree(arm.root, READING)
     shutil.copytree(ARCHIVE / IMAGES_FOLDER, READING / IMAGES_FOLDER)
-    config = arm.config.changed(reading={"room": "label_studio"})
+    shown = archive.config.map.model_dump()  # arms have no map
+    config = arm.config.changed(reading={"room": "label_studio"}, map=shown)
     save_config(config, READING / CONFIG_FILE)
 
 

@@ -130,6 +130,15 @@ class Access(Table):
         return next((r for r, all_ in named.items() if wanted in map(str.casefold, all_)), None)
 
 
+class Map(Table):
+    """`[map]`: how each round lays its items out on a plane; `methods = []` makes no map.
+
+    "auto" is t-SNE, and UMAP from 2,000 items on; "umap", "tsne" and "pca" are what they say.
+    """
+
+    methods: tuple[Literal["auto", "umap", "tsne", "pca"], ...] = ("auto",)
+
+
 class Compute(Table):
     """`[compute]`: the machine. `device` "auto" takes CUDA when there is one.
 
@@ -156,6 +165,7 @@ class Config(Table):
     selection: Select = Select()
     reading: Reading = Reading()
     access: Access = Access()
+    map: Map = Map()
     compute: Compute = Compute()
     recipe: dict[str, Any] = Field(default_factory=lambda: {"name": "teacher_student"})
     ledger: str = "sqlite"

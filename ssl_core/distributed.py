@@ -12,6 +12,7 @@ import torch
 import torch.distributed as dist
 
 T = TypeVar("T", bound=np.generic)
+V = TypeVar("V")
 
 
 def join_torchrun() -> None:
@@ -44,7 +45,7 @@ def barrier() -> None:
         dist.barrier()
 
 
-def agree(value: float) -> float:
+def agree(value: V) -> V:
     """The main process's value, everywhere: for decisions that must not differ by rounding."""
     if not dist.is_initialized():
         return value

@@ -35,6 +35,10 @@ class SelectionError(ReadloopError):
     """A selection cannot be drawn from the pool as asked."""
 
 
+class MapError(ReadloopError):
+    """The map of a round is missing, damaged or could not be made; the round itself is whole."""
+
+
 class ReadingRoomError(ReadloopError):
     """The reading room cannot be reached or refuses; what was read and synced before is kept."""
 

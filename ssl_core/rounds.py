@@ -19,6 +19,7 @@ from functools import partial
 from ssl_core import reading
 from ssl_core.distributed import barrier, is_main
 from ssl_core.errors import WorkspaceError
+from ssl_core.maps import forget_pieces, map_round
 from ssl_core.preflight import check_settings, check_task
 from ssl_core.progress import Progress, Report, silent
 from ssl_core.recipes import Fit, plan
@@ -70,8 +71,10 @@ def run_round(
             if name not in done:
                 _run_stage(turn, position, name, kind, work)
         number = turn.round.number
+        mapped = map_round(turn)
         if is_main():
-            ledger.finish_round(number, json.dumps({"labels": ledger.label_counts(number)}))
+            end = {"labels": ledger.label_counts(number), **mapped}
+            ledger.finish_round(number, json.dumps(end))
             shutil.rmtree(turn.folder / "checkpoints", ignore_errors=True)
             if room is not None:
                 reading.queue(workspace, room)
@@ -101,6 +104,7 @@ def abandon_round(workspace: Workspace) -> int:
         workspace.ledger.finish_round(pending.number, json.dumps({"abandoned": True}))
         folder = workspace.round_folder(pending.number)
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+        forget_pieces(folder)
         return pending.number
 
 

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ssl_core import metrics
-from ssl_core.config import Config, Reading, ledger_url, save_config
+from ssl_core.config import Config, Map, Reading, ledger_url, save_config
 from ssl_core.errors import ConfigError, TrainingError, WorkspaceError
 from ssl_core.evidence import (
     Difference,
@@ -187,7 +187,8 @@ def arm_config(config: Config, strategy: str, seed: int) -> Config:
     before_labels = "random" if strategy == "random" else config.selection.cold_start
     selection = {"strategy": strategy, "cold_start": before_labels}
     arm = config.changed(selection=selection, seed=seed, ledger="sqlite")
-    return arm.model_copy(update={"reading": Reading()})  # nobody reads here
+    # Nobody reads here, and nobody looks at the map.
+    return arm.model_copy(update={"reading": Reading(), "map": Map(methods=())})
 
 
 def open_arm(workspace: Workspace, strategy: str, seed: int, steps: Sequence[int]) -> Workspace:

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from ssl_core import metrics, pseudo_labels, strategies
 from ssl_core.distributed import is_main
+from ssl_core.maps import keep_prediction
 from ssl_core.models import Classifier, save_model
 from ssl_core.predict import predict, predict_views
 from ssl_core.recipes.stages import LABELS, Fit, PseudoLabel
@@ -132,7 +133,7 @@ def evaluate_stage(turn: Turn) -> Made:
     vault = part(vault_items, (), turn.findings, turn.workspace.images)
     scores = {
         stage.name: {
-            part_name: _scores(turn, models[stage.name], items.rows, f"evaluate {stage.name}")
+            part_name: _scores(turn, models[stage.name], part_name, items.rows)
             for part_name, items in (("validation", turn.validation), ("vault", vault))
         }
         for stage in fits
@@ -158,7 +159,7 @@ def evaluate_stage(turn: Turn) -> Made:
 
 
 def _scores(
-    turn: Turn, model: Model, rows: npt.NDArray[np.int64], stage: str
+    turn: Turn, model: Model, name: str, rows: npt.NDArray[np.int64]
 ) -> npt.NDArray[np.float64]:
     network = turn.workspace.load(model).to(turn.device.name)
     prediction = predict(
@@ -169,8 +170,10 @@ def _scores(
         device=turn.device,
         tta=turn.plan.tta,
         report=turn.report,
-        stage=stage,
+        stage=f"evaluate {model.stage}",
     )
+    if model.stage == turn.plan.fits[-1].name:
+        keep_prediction(turn, f"evaluate-{name}", rows, prediction)
     return prediction.probabilities.astype(np.float64)
 
 
@@ -256,6 +259,7 @@ def _pool_view(turn: Turn, strategy: str) -> strategies.PoolView:
         report=turn.report,
     )
     pooled = ask(pool.rows, tta=turn.plan.tta if trained else "none", stage="score the pool")
+    keep_prediction(turn, "select", pool.rows, pooled)
     views = None
     if "views" in needs:
         views = predict_views(

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from ssl_core.map_files import load_map
 from tests import toy
 
 ROOT = Path(__file__).parents[2]
@@ -22,7 +23,12 @@ def test_two_processes_run_rounds_and_write_each_row_once(tmp_path):
         )
         assert done.returncode == 0, done.stderr
         assert done.stdout.count("Next: readloop round") == 1  # one process speaks
-    ledger = toy.opened(root)[0].ledger
+    workspace = toy.opened(root)[0]
+    ledger = workspace.ledger
+    for number in (1, 2):
+        found = load_map(workspace, number)
+        assert (len(found.ids), list(found.embeddings), found.failed) == (72, ["pca"], {})
+        assert found.features.any(axis=1).all()
     assert [s.name for s in ledger.stages(1)] == ["select"]
     trained = ["teacher", "pseudo-labels", "intermediate", "student", "evaluate", "select"]
     assert [s.name for s in ledger.stages(2)] == trained

@@ -48,7 +48,7 @@ def refused_recipe(**parameters):
 def test_an_unknown_table_is_refused_with_the_valid_ones_and_a_close_match():
     assert refused({**LEAST, "imges": {}}) == (
         "unknown key 'imges'; did you mean 'images'? valid keys here: "
-        "compute, images, ledger, model, reading, recipe, seed, selection."
+        "compute, images, ledger, map, model, reading, recipe, seed, selection."
     )
 
 
