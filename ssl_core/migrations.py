@@ -284,5 +284,25 @@ READING_TABLES = {
         at TEXT NOT NULL""",
 }
 
+
+
+def model_promotions(connection: Connection) -> None:
+    """Which model is in use: what was promoted or rolled back, by whom and why."""
+    columns = """
+        {seq},
+        kind TEXT NOT NULL CHECK (kind IN ('promotion', 'override', 'rollback')),
+        round INTEGER NOT NULL REFERENCES rounds (number),
+        model_id TEXT NOT NULL,
+        stage TEXT NOT NULL,
+        replaced_round INTEGER NOT NULL REFERENCES rounds (number),
+        replaced_id TEXT NOT NULL,
+        replaced_stage TEXT NOT NULL,
+        decided_by TEXT NOT NULL,
+        why TEXT NOT NULL,
+        verdict TEXT NOT NULL,
+        at TEXT NOT NULL"""
+    create_table(connection, "promotions", columns)
+
+
 Migration = Callable[[Connection], None]
-MIGRATIONS: tuple[Migration, ...] = (first_tables, reading_room)
+MIGRATIONS: tuple[Migration, ...] = (first_tables, reading_room, model_promotions)

@@ -190,6 +190,22 @@ measurements = _table(
     n=Integer,
 )
 
+promotions = _table(
+    "promotions",
+    "seq",
+    kind=Text,
+    round=Integer,
+    model_id=Text,
+    stage=Text,
+    replaced_round=Integer,
+    replaced_id=Text,
+    replaced_stage=Text,
+    decided_by=Text,
+    why=Text,
+    verdict=Text,
+    at=Text,
+)
+
 
 def now() -> str:
     """The time in UTC as ISO 8601, in milliseconds."""
