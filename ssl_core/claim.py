@@ -79,8 +79,8 @@ def _needed(line: Line | None, target: float) -> Needed | None:
         reach(budgets, [getattr(p.auroc, end) for p in line.points], target)
         for end in ("value", "high", "low")
     )
-    return None if math.isnan(found) else Needed(
-        found, low, high, budgets[0], budgets[-1], line.seeds
+    return (
+        None if math.isnan(found) else Needed(found, low, high, budgets[0], budgets[-1], line.seeds)
     )
 
 
@@ -163,9 +163,7 @@ def _labels(value: float, needed: Needed) -> str:
     return f"{at_most}{math.ceil(value):,}"
 
 
-def _unknown(
-    curve: Curve, at: Spent | None, point: Point, control: Needed | None
-) -> list[str]:
+def _unknown(curve: Curve, at: Spent | None, point: Point, control: Needed | None) -> list[str]:
     found = []
     if math.isnan(point.auroc.value):
         found.append("AUROC, because the vault's labels do not hold two sides of any finding")

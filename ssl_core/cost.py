@@ -154,9 +154,7 @@ def _cost(one: _Sum, labels: int, imported: int, mean: float | None, config: Con
     )
 
 
-def _hours(
-    one: _Sum, labels: int, imported: int, mean: float | None
-) -> tuple[float | None, str]:
+def _hours(one: _Sum, labels: int, imported: int, mean: float | None) -> tuple[float | None, str]:
     if labels > imported and not one.reads:
         return None, NO_READS
     if not one.untimed:

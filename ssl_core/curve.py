@@ -264,4 +264,3 @@ def reach(budgets: Sequence[float], values: Sequence[float], target: float) -> f
             return before[0] + max(0.0, share) * (budget - before[0])
         before = budget, value
     return math.inf
-

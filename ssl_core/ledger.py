@@ -337,13 +337,25 @@ class Ledger:
             query = query.where(table.c.round < before_round)
         return self._fetch_numbered(Selection, query.order_by(table.c.round, table.c.rank))
 
-    def pseudo_labels(self, round_number: int, stage: str | None = None) -> list[PseudoLabel]:
-        """The pseudo-labels of a round, or of one stage of it, in the order they were added."""
+    def pseudo_labels(
+        self,
+        round_number: int,
+        stage: str | None = None,
+        item_ids: Collection[str] | None = None,
+    ) -> list[PseudoLabel]:
+        """The pseudo-labels of a round, or of one stage of it, in the order they were added.
+
+        With `item_ids`, those of these items alone.
+        """
         table = schema.pseudo_labels
         query = schema.select_records(table, PseudoLabel).where(table.c.round == round_number)
         if stage is not None:
             query = query.where(table.c.added_by == stage)
-        return self._fetch(PseudoLabel, query.order_by(table.c.seq))
+        query = query.order_by(table.c.seq)
+        if item_ids is None:
+            return self._fetch(PseudoLabel, query)
+        parts = (query.where(table.c.item_id.in_(chunk)) for chunk in schema.chunks(item_ids))
+        return [row for part in parts for row in self._fetch(PseudoLabel, part)]
 
     # Which model is in use
 

@@ -285,7 +285,6 @@ READING_TABLES = {
 }
 
 
-
 def model_promotions(connection: Connection) -> None:
     """Which model is in use: what was promoted or rolled back, by whom and why."""
     columns = """

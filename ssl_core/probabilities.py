@@ -6,7 +6,8 @@ nothing. It may be deleted at any time.
 
 from __future__ import annotations
 
-import os
+import json
+import secrets
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,11 +15,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from ssl_core.config import Config, validated
 from ssl_core.errors import WorkspaceError
 from ssl_core.metrics import decide
 from ssl_core.predict import Device, choose_device, predict
 from ssl_core.progress import Report, silent
+from ssl_core.recipes import plan
 from ssl_core.records import Model, Round, Split
 from ssl_core.turn import replay
 from ssl_core.workspace import Part, Workspace, part
@@ -42,9 +43,8 @@ def probabilities(
     round_ = find_round(ws, number)
     rows = _rows(ws, item_ids)
     shape = (len(ws.images), len(ws.ledger.task.findings))
-    config = validated(Config, ws_config(round_), f"round {number}")
-    tta = str(config.recipe.get("tta", "default"))
-    path = ws.root / FOLDER / f"{model.id}-{config.recipe.get('name')}-{tta}.npy"
+    how = plan(json.loads(round_.config)["recipe"])
+    path = ws.root / FOLDER / f"{model.id}-{how.tta}-{how.stem_blocks}.npy"
     kept = _kept(path, shape)
     missing = np.unique(rows[np.isnan(kept[rows, 0])])
     if missing.size:
@@ -95,14 +95,6 @@ def calls(ws: Workspace, found: Floats, thresholds: Sequence[float]) -> npt.NDAr
     return decide(found, exclusive=ws.ledger.task.exclusive, thresholds=thresholds)
 
 
-def ws_config(round_: Round) -> dict[str, object]:
-    """The configuration that a round was opened with, as plain data."""
-    import json
-
-    data: dict[str, object] = json.loads(round_.config)
-    return data
-
-
 def _rows(ws: Workspace, item_ids: Sequence[str]) -> npt.NDArray[np.int64]:
     try:
         return ws.images.positions(list(item_ids))
@@ -144,7 +136,7 @@ def _kept(path: Path, shape: tuple[int, int]) -> npt.NDArray[np.float32]:
 
 def _keep(path: Path, found: npt.NDArray[np.float32]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_suffix(f".{os.getpid()}.tmp")
+    scratch = path.with_suffix(f".{secrets.token_hex(4)}.tmp")
     with scratch.open("wb") as file:
         np.save(file, found, allow_pickle=False)
     scratch.replace(path)
