@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from ssl_core.cost import Cost, Spent
-from ssl_core.curve import Curve, Line, Origin, Point, reach
+from ssl_core.curve import MACRO, Curve, Line, Origin, Point, reach
 from ssl_core.evidence import Estimate
 
 
@@ -15,10 +15,15 @@ class Needed:
     """Training labels that the random control needed for an AUROC, read off its curve.
 
     `labels` is where the control's mean reaches it, between its points by straight lines; `low`
-    and `high` where the upper and the lower end of its 95 % band do. Each is `first` where the
-    control was there with its first budget already (so many or fewer), and infinite where it was
-    not with `last`, the largest that was replayed. NaN where the band is undefined. The AUROC
-    itself is taken as it was measured: its own error is not in the interval.
+    and `high` where the ends of its 95 % band do. Each is `first` where the control was there with
+    its first budget already (so many or fewer), and infinite where it was not with `last`, the
+    largest that was replayed.
+
+    The band is of another run and not of the mean, since what it is held against is a run with
+    luck of its own: t s sqrt(1 + 1/S) for S seeds, where s is the control's spread over them
+    (against a mean over seeds, both means' bands are added in squares). Both were measured on the
+    same vault, so the luck of its patients is shared and not in the band. NaN with one seed, and
+    where the seeds do not differ: the spread is then not known.
     """
 
     labels: float
@@ -54,16 +59,18 @@ class Claim:
     text: str
 
 
-def claim(curve: Curve) -> Claim:
-    """The claim of the workspace's own newest round, else of the replay's largest budget."""
-    line = curve.line("student") or curve.line("student", "replay")
-    if line is None or not line.points:
+def claim(curve: Curve, of: tuple[int, str] | None = None) -> Claim:
+    """The claim of one model of the workspace, by round and stage (say, the one in use).
+
+    None: its newest student; where it has none, the student of the replay's largest budget.
+    """
+    line, point = _chosen(curve, of)
+    if line is None or point is None:
         text = "Nothing is measured yet: no round has trained a model on labels."
         return Claim("rounds", None, None, None, None, curve.currency, (text,), text)
-    point = line.points[-1]
     own = line.origin == "rounds"
     at = next((s for s in curve.spent if own and s.round == point.round), None)
-    control = _needed(curve.line("control", "replay"), point.auroc.value)
+    control = needed(curve.line("control", "replay"), point.auroc, line.seeds)
     unknown = tuple(_unknown(curve, at, point, control))
     parts = [_measured(line, point, curve), *_cost(at, curve), _control(control, point)]
     parts += [f"Not known: {one}." for one in unknown]
@@ -71,17 +78,50 @@ def claim(curve: Curve) -> Claim:
     return Claim(line.origin, line, point, at, control, curve.currency, unknown, text)
 
 
-def _needed(line: Line | None, target: float) -> Needed | None:
-    if line is None or not line.points or math.isnan(target):
+def _chosen(curve: Curve, of: tuple[int, str] | None) -> tuple[Line | None, Point | None]:
+    if of is not None:
+        for line in curve.lines:
+            if (line.origin, line.finding, line.stage) == ("rounds", MACRO, of[1]):
+                for point in line.points:
+                    if point.round == of[0]:
+                        return line, point
+        return None, None
+    best = curve.line("student") or curve.line("student", "replay")
+    return best, best.points[-1] if best and best.points else None
+
+
+def needed(line: Line | None, target: Estimate, seeds: int = 1) -> Needed | None:
+    """The labels that a control's line needs for an AUROC that is a mean over so many seeds.
+
+    None without a control, without a target, or where no point of the control is defined.
+    """
+    if line is None or math.isnan(target.value):
         return None
-    budgets = [p.labels for p in line.points]
-    found, low, high = (
-        reach(budgets, [getattr(p.auroc, end) for p in line.points], target)
-        for end in ("value", "high", "low")
+    points = [p for p in line.points if not math.isnan(p.auroc.value)]
+    if not points:
+        return None
+    budgets, means = [p.labels for p in points], [p.auroc.value for p in points]
+    halves = [_half(p.auroc, line.seeds, target, seeds) for p in points]
+    low, high = (
+        math.nan
+        if any(math.isnan(half) for half in halves)
+        else reach(
+            budgets, [m + sign * h for m, h in zip(means, halves, strict=True)], target.value
+        )
+        for sign in (1, -1)
     )
-    return (
-        None if math.isnan(found) else Needed(found, low, high, budgets[0], budgets[-1], line.seeds)
-    )
+    found = reach(budgets, means, target.value)
+    return Needed(found, low, high, budgets[0], budgets[-1], line.seeds)
+
+
+def _half(control: Estimate, runs: int, target: Estimate, seeds: int) -> float:
+    """Half the width of the band of one point of the control, as `Needed` says."""
+    own = (control.high - control.low) / 2
+    if runs < 2 or math.isnan(own) or own == 0:
+        return math.nan
+    if seeds < 2:
+        return own * math.sqrt(runs + 1)
+    return math.hypot(own, (target.high - target.low) / 2)
 
 
 def _measured(line: Line, point: Point, curve: Curve) -> str:
@@ -134,24 +174,32 @@ def _control(needed: Needed | None, point: Point) -> str:
     if needed is None:
         return ""
     seeds = "1 seed" if needed.seeds == 1 else f"{needed.seeds} seeds"
+    stands, spent = needed.says(point.labels), f"{point.labels:,}"
     if math.isinf(needed.labels):
-        text = (
+        told = {
+            "more": "",
+            "unknown": "; how far luck goes is not known",
+            "same": f", but its runs spread too far to tell that from the {spent} spent",
+            "fewer": "",
+        }
+        return (
             f"Random choice, replayed with {seeds}, did not get there with {needed.last:,} labels, "
-            "the most that was replayed"
+            f"the most that was replayed{told[stands]}."
         )
-    else:
-        band = f"[{_labels(needed.low, needed)}, {_labels(needed.high, needed)}]"
-        text = (
-            f"Random choice, replayed with {seeds}, needed {_labels(needed.labels, needed)} "
-            f"labels {band} to get there"
-        )
+    band = ""
+    if stands != "unknown":
+        band = f" [{_labels(needed.low, needed)}, {_labels(needed.high, needed)}]"
     told = {
-        "same": f"; that cannot be told from the {point.labels:,} labels spent.",
-        "unknown": "; one seed's spread is not known." if needed.seeds < 2 else ".",
-        "fewer": f", fewer than the {point.labels:,} spent.",
-        "more": f", more than the {point.labels:,} spent.",
+        "more": f", more than the {spent} spent",
+        "fewer": f", fewer than the {spent} spent",
+        "same": f", which cannot be told from the {spent} spent",
+        "unknown": f" (here: {spent}); how far luck goes is not known",
     }
-    return text + told[needed.says(point.labels)]
+    count = _labels(needed.labels, needed)
+    return (
+        f"Random choice, replayed with {seeds}, needed {count} labels{band} to get there"
+        f"{told[stands]}."
+    )
 
 
 def _labels(value: float, needed: Needed) -> str:

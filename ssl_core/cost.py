@@ -14,8 +14,8 @@ from ssl_core.config import Config
 from ssl_core.ledger import Ledger
 from ssl_core.records import SPLITS, HeldRead, Split
 
-UNTIMED = "no read has a time, so reader-hours are not known (a simulated reader answers at once)"
-NO_READS = "labels came without reads, so what they took is not known"
+UNTIMED = "no read has a time (a simulated reader answers at once)"
+NO_READS = "there are labels but no reads of them"
 
 
 @dataclass(frozen=True, slots=True)
