@@ -262,8 +262,10 @@ def _made(ws: Workspace, number: int, stage: str, model_id: str) -> Made:
 def _sentence(candidate: Made, other: Made, found: Difference, margin: float, passes: bool) -> str:
     names = f"{_name(candidate)} against {_name(other)}"
     if math.isnan(found.low):
-        reason = "validation holds no labels" if not found.n else "the difference is undefined"
-        return f"{names}: {reason} on validation, so a loss cannot be excluded."
+        reason = "the difference is undefined on validation"
+        if not found.n:
+            reason = "no validation item is labeled"
+        return f"{names}: {reason}, so a loss cannot be excluded."
     told = (
         f"{names} on validation ({found.n:,} items, paired by patient): AUROC "
         f"{found.value:+.3f} [{found.low:+.3f}, {found.high:+.3f}]"

@@ -81,7 +81,7 @@ def test_without_a_promotion_the_newest_student_is_in_use(ws):
 
 def test_a_promoted_model_stays_in_use_when_a_round_makes_a_newer_one(ws):
     round_of(ws, 1)
-    thinks(ws, "t1", 3)
+    thinks(ws, "t1", 1)
     thinks(ws, "s1", 6)
     promote(ws, find_candidate(ws), "eva")
     round_of(ws, 2)
@@ -99,11 +99,9 @@ def test_the_first_student_is_held_against_its_teacher_and_the_next_against_the_
 def test_the_gate_by_hand(ws):
     """The teacher is right about 4 of 6 patients, the student about 5.
 
-    Present, patient p: .9 + .001 p where right, .1 + .001 p where wrong; absent the other way
-    round. A right patient's positive beats the negatives of the right ones, and of the wrong ones
-    those below .9 + .001 p: none, since a wrong patient has a later number. So with r right of 6,
-    positives win r² pairs with right negatives, 0 with wrong negatives; wrong positives win none
-    of the wrong negatives, and beat the right negatives, all earlier: r (6 - r). AUROC = r / 6.
+    With r of 6 right: a right patient's positive (.9) beats the r right negatives (.1) and loses
+    to the wrong ones (.9 and a later number); a wrong patient's positive (.1) beats the right
+    negatives, whose number is earlier, and no others. AUROC = (r² + (6 - r) r) / 36 = r / 6.
     """
     round_of(ws, 1)
     thinks(ws, "t1", 4)
@@ -155,8 +153,8 @@ def test_without_labels_on_validation_nothing_passes(tmp_path, ledger_url):
     assert not verdict.passes
     assert math.isnan(verdict.difference)
     assert verdict.sentence == (
-        "student of round 1 against teacher of round 1: validation holds no labels on "
-        "validation, so a loss cannot be excluded."
+        "student of round 1 against teacher of round 1: no validation item is labeled, "
+        "so a loss cannot be excluded."
     )
     ws.ledger.close()
 
