@@ -119,8 +119,8 @@ def _auroc(
 
 def models_table(found: dict[str, Any]) -> Table:
     """One line a model."""
-    columns = ("model", "stage", "round", "validation AUROC [95 %]", "vault AUROC [95 %]", "in use")
-    made = show.table("Measured models", columns, left=2)
+    columns = ("model", "stage", "round", "validation", "vault", "in use")
+    made = show.table("Measured models: AUROC [95 %]", columns, left=2)
     for one in found["models"]:
         cells = (_interval(one["validation"]), _interval(one["vault"]))
         mark = "in use" if one["in_use"] else ""

@@ -14,7 +14,7 @@ from ssl_core.evidence import Estimate
 class Needed:
     """Training labels that the random control needed for an AUROC, read off its curve.
 
-    `labels` is where the control's mean reaches it, between its points by straight lines; `low`
+    `labels` is where the control's mean reaches it, between its points as in `reach`; `low`
     and `high` where the ends of its 95 % band do. Each is `first` where the control was there with
     its first budget already (so many or fewer), and infinite where it was not with `last`, the
     largest that was replayed.

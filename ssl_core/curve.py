@@ -141,7 +141,7 @@ def _own_lines(
         points.setdefault((m.stage, role, m.finding), []).append(point)
     # A round trains on what the rounds before it asked.
     asked = [r.strategy for number, r in sorted(rounds.items()) if number < max(at, default=0)]
-    name = ", ".join(dict.fromkeys(asked))
+    name = ", ".join(dict.fromkeys(asked)) or "labels at hand"
     return [
         Line("rounds", name, stage, role, finding, 1, tuple(found))
         for (stage, role, finding), found in points.items()
@@ -249,8 +249,12 @@ def _mean_line(cells: Sequence[_Cell], role: Role) -> Line:
 def reach(budgets: Sequence[float], values: Sequence[float], target: float) -> float:
     """The first budget at which the line through the points reaches the target.
 
+    Straight over the logarithm of the budget, since a learning curve bends: a line straight over
+    the budget would lie below it between the points and say that the control needed more.
+
     The first budget itself where its value is there already (so few or fewer); infinity where no
-    point reaches it. Points whose value is NaN are left out; NaN where none is left.
+    point reaches it. Budgets are above 0. Points whose value is NaN are left out; NaN where none
+    is left.
     """
     points = [(b, v) for b, v in zip(budgets, values, strict=True) if not math.isnan(v)]
     if not points:
@@ -261,6 +265,6 @@ def reach(budgets: Sequence[float], values: Sequence[float], target: float) -> f
             if value == before[1]:
                 return float(budget)
             share = (target - before[1]) / (value - before[1])
-            return before[0] + max(0.0, share) * (budget - before[0])
+            return float(before[0] * (budget / before[0]) ** share)
         before = budget, value
     return math.inf

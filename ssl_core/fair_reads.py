@@ -7,7 +7,8 @@ Which reads may judge the pseudo-labels of round r, from the ledger's rounds:
 2. Later is not enough: the strategy asks for hard cases, so its reads would judge too harshly.
    Only the random slice is a fair sample, and only of the pool that it was drawn from.
 3. Round r itself draws a slice after it pseudo-labeled, from that same pool. Slices of later
-   rounds come from what the strategy had left over by then, the easier part, and would flatter;
+   rounds come from what the strategy had left over by then, the easier part, and would flatter
+   (in a simulation with a margin strategy, .84 where .78 was true and the own slice said .78);
    slices of earlier rounds, read late, were drawn from another pool. Both are left out.
 4. A reader who saw a hint saw a model's opinion: only blind answers count. Hints are dealt at
    random within the slice, so what is left is still a fair sample.

@@ -7,7 +7,8 @@ The gate asks for a paired comparison of two models on the same items. No round 
 ledger holds each model's own interval, which says nothing of how the two move together), and the
 vault may not choose a model: its numbers would then no longer be those of an unseen test. So the
 gate measures both on validation, by patient (see `evidence.compare`), and says so. Validation
-also chose each model's epoch, which flatters both; it is the difference that is tested.
+also chose each model's epoch, which flatters both; it is the difference that is tested. Losses
+below the margin may add up over many promotions: the vault's curve is where that shows.
 """
 
 from __future__ import annotations

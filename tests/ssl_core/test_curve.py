@@ -23,13 +23,13 @@ from tests.rounds_by_hand import add, auroc, ids, made, model, open_round, take,
 
 
 def test_reach_by_hand():
-    assert reach([10, 20, 40], [0.6, 0.8, 0.9], 0.7) == pytest.approx(15)
-    assert reach([10, 20, 40], [0.6, 0.8, 0.9], 0.875) == pytest.approx(35)
+    assert reach([10, 20, 40], [0.6, 0.8, 0.9], 0.7) == pytest.approx(math.sqrt(200))
+    assert reach([10, 20, 40], [0.6, 0.8, 0.9], 0.875) == pytest.approx(20 * 2**0.75)
     assert reach([10, 20, 40], [0.6, 0.8, 0.9], 0.8) == pytest.approx(20)
     assert reach([10, 20], [0.6, 0.8], 0.5) == 10  # so few or fewer
     assert reach([10, 20], [0.6, 0.8], 0.81) == math.inf
     assert reach([10, 20, 40], [0.6, 0.5, 0.9], 0.6) == 10  # the first time counts
-    assert reach([10, 20, 40], [0.5, math.nan, 0.9], 0.7) == pytest.approx(25)
+    assert reach([10, 20, 40], [0.5, math.nan, 0.9], 0.7) == pytest.approx(20)
     assert math.isnan(reach([10, 20], [math.nan, math.nan], 0.7))
 
 
