@@ -153,9 +153,26 @@ class Compute(Table):
     checkpoint_seconds: Annotated[float, Field(ge=0)] = 20.0
 
 
+class Cost(Table):
+    """`[cost]`: what an hour of a reader costs; without the table, nothing is said of money."""
+
+    per_hour: Positive
+    currency: Annotated[str, Field(min_length=1, max_length=8, pattern=r"^\S+$")] = "EUR"
+
+
+class Promotion(Table):
+    """`[promotion]`: the largest loss of AUROC that a model may show and still replace another.
+
+    The lower 95 % bound of the difference on validation must lie above -`margin`.
+    """
+
+    margin: Share = 0.01
+
+
 class Config(Table):
     """Everything a round depends on besides the ledger's rows; `recipe` is checked by the recipe.
 
+    `cost` and `promotion` are about what is said and done afterwards: no round depends on them.
     `ledger` is "sqlite" (a file in the workspace) or a postgresql:// address without a password:
     secrets stay in the environment (PGPASSWORD, or libpq's own password file).
     """
@@ -168,6 +185,8 @@ class Config(Table):
     map: Map = Map()
     compute: Compute = Compute()
     recipe: dict[str, Any] = Field(default_factory=lambda: {"name": "teacher_student"})
+    cost: Cost | None = None
+    promotion: Promotion = Promotion()
     ledger: str = "sqlite"
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
 
@@ -176,8 +195,12 @@ class Config(Table):
         return json.dumps(self.model_dump(), sort_keys=True)
 
     def digest(self) -> str:
-        """The first 16 hex digits of the SHA-256 of `to_json()`: the name of this configuration."""
-        return hashlib.sha256(self.to_json().encode()).hexdigest()[:16]
+        """The name of this configuration: 16 hex digits of a SHA-256 of what rounds depend on.
+
+        A new price or margin keeps the name, and with it the simulations that were run under it.
+        """
+        told = json.dumps(self.model_dump(exclude={"access", "cost", "promotion"}), sort_keys=True)
+        return hashlib.sha256(told.encode()).hexdigest()[:16]
 
     def changed(self, **tables: dict[str, Any] | int | str) -> Config:
         """A validated copy with some keys of some tables replaced, and the recipe's table whole."""
@@ -228,7 +251,7 @@ def load_config(path: Path) -> Config:
 
 def save_config(config: Config, path: Path) -> None:
     """Write a configuration as TOML."""
-    path.write_text(tomli_w.dumps(config.model_dump()), encoding="utf-8")
+    path.write_text(tomli_w.dumps(config.model_dump(exclude_none=True)), encoding="utf-8")
 
 
 def validated(model: type[T], data: dict[str, Any], where: str) -> T:

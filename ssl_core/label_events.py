@@ -6,7 +6,7 @@ import math
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Select, func, select
+from sqlalchemy import Connection, Select, case, func, select
 
 from ssl_core import schema
 from ssl_core.errors import LedgerError
@@ -55,6 +55,20 @@ def count_items(connection: Connection, before_round: int | None) -> dict[Split,
     found = connection.execute(query.group_by(items.c.split))
     counts: dict[Split, int] = {row.split: row[1] for row in found}
     return {split: counts.get(split, 0) for split in SPLITS}
+
+
+def first_rounds(connection: Connection) -> list[tuple[Split, int, bool, int]]:
+    """Split, round of the first event, whether one was imported, and how many items."""
+    labels, items = schema.labels, schema.items
+    imported = func.max(case((labels.c.source == "import", 1), else_=0))
+    first = select(
+        labels.c.item_id, func.min(labels.c.round).label("round"), imported.label("imported")
+    )
+    begun = first.group_by(labels.c.item_id).subquery()
+    keys = (items.c.split, begun.c.round, begun.c.imported)
+    query = select(*keys, func.count()).join(items, items.c.id == begun.c.item_id).group_by(*keys)
+    found = connection.execute(query.order_by(*keys))
+    return [(split, number, bool(came), count) for split, number, came, count in found]
 
 
 def _check(connection: Connection, task: Task, labels: Sequence[Label]) -> None:

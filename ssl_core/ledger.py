@@ -23,10 +23,12 @@ from ssl_core.jobs import JobLog
 from ssl_core.read_log import ReadLog
 from ssl_core.records import (
     Answer,
+    HeldRead,
     Item,
     Label,
     Measurement,
     Model,
+    Promotion,
     PseudoLabel,
     Round,
     Selection,
@@ -213,6 +215,23 @@ class Ledger:
         with self._reading() as connection:
             return label_events.count_items(connection, before_round)
 
+    def first_labeled(self) -> list[tuple[Split, int, bool, int]]:
+        """Items by split, the round that was open when they got their first label, and a count.
+
+        The third entry says whether a label of theirs came with the import. `label_counts(r)` is
+        the sum over rounds below r; the vault is counted too, which is no look.
+        """
+        with self._reading() as connection:
+            return label_events.first_rounds(connection)
+
+    def read_history(self) -> list[tuple[Split, HeldRead]]:
+        """Every read of every reader, later ones by the same reader too, oldest first."""
+        table, items = schema.reads, schema.items
+        query = schema.select_records(table, HeldRead).add_columns(items.c.split)
+        query = query.join(items, items.c.id == table.c.item_id).order_by(table.c.seq)
+        with self._reading() as connection:
+            return [(row[-1], HeldRead(*row[:-1])) for row in connection.execute(query)]
+
     def labeled_items(self) -> set[str]:
         """The ids of all items that hold a label event (the vault's too: that is no look)."""
         with self._reading() as connection:
@@ -330,13 +349,46 @@ class Ledger:
             query = query.where(table.c.round < before_round)
         return self._fetch_numbered(Selection, query.order_by(table.c.round, table.c.rank))
 
-    def pseudo_labels(self, round_number: int, stage: str | None = None) -> list[PseudoLabel]:
-        """The pseudo-labels of a round, or of one stage of it, in the order they were added."""
+    def pseudo_labels(
+        self,
+        round_number: int,
+        stage: str | None = None,
+        item_ids: Collection[str] | None = None,
+    ) -> list[PseudoLabel]:
+        """The pseudo-labels of a round, or of one stage of it, in the order they were added.
+
+        With `item_ids`, those of these items alone.
+        """
         table = schema.pseudo_labels
         query = schema.select_records(table, PseudoLabel).where(table.c.round == round_number)
         if stage is not None:
             query = query.where(table.c.added_by == stage)
-        return self._fetch(PseudoLabel, query.order_by(table.c.seq))
+        query = query.order_by(table.c.seq)
+        if item_ids is None:
+            return self._fetch(PseudoLabel, query)
+        parts = (query.where(table.c.item_id.in_(chunk)) for chunk in schema.chunks(item_ids))
+        return [row for part in parts for row in self._fetch(PseudoLabel, part)]
+
+    # Which model is in use
+
+    def promotions(self) -> list[Promotion]:
+        """Every promotion and rollback, oldest first."""
+        query = schema.select_records(schema.promotions, Promotion)
+        return self._fetch(Promotion, query.order_by(schema.promotions.c.seq))
+
+    def add_promotion(self, promotion: Promotion, after: int) -> None:
+        """Append a decision that was made when `after` decisions were held.
+
+        Raises `LedgerError` if others came meanwhile: it was made on what no longer holds.
+        """
+        with self._writing() as connection:
+            held = connection.scalar(select(func.count()).select_from(schema.promotions))
+            if held != after:
+                raise LedgerError(
+                    "Somebody promoted a model or rolled one back meanwhile: look at "
+                    "`readloop models` and decide again."
+                )
+            schema.append(connection, schema.promotions, [promotion], at=schema.now())
 
     # Transactions and queries
 

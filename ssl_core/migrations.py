@@ -316,5 +316,23 @@ JOB_TABLES = {
 }
 
 
+def model_promotions(connection: Connection) -> None:
+    """Which model is in use: what was promoted or rolled back, by whom and why."""
+    columns = """
+        {seq},
+        kind TEXT NOT NULL CHECK (kind IN ('promotion', 'override', 'rollback')),
+        round INTEGER NOT NULL REFERENCES rounds (number),
+        model_id TEXT NOT NULL,
+        stage TEXT NOT NULL,
+        replaced_round INTEGER NOT NULL REFERENCES rounds (number),
+        replaced_id TEXT NOT NULL,
+        replaced_stage TEXT NOT NULL,
+        decided_by TEXT NOT NULL,
+        why TEXT NOT NULL,
+        verdict TEXT NOT NULL,
+        at TEXT NOT NULL"""
+    create_table(connection, "promotions", columns)
+
+
 Migration = Callable[[Connection], None]
-MIGRATIONS: tuple[Migration, ...] = (first_tables, reading_room, places, jobs)
+MIGRATIONS: tuple[Migration, ...] = (first_tables, reading_room, places, jobs, model_promotions)

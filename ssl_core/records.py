@@ -13,6 +13,7 @@ SelectionKind = Literal["random", "strategy"]
 LabelSource = Literal["import", "archive", "label_studio"]
 ReaderRole = Literal["reader", "adjudicator"]
 Outcome = Literal["read", "unusable", "skipped", "withdrawn"]
+PromotionKind = Literal["promotion", "override", "rollback"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,3 +268,24 @@ class VaultLook:
     round: int
     model_id: str
     purpose: str
+
+
+@dataclass(frozen=True, slots=True)
+class Promotion:
+    """A decision on the model in use: which one it is from here on, and which one it replaced.
+
+    Each is named by round, stage and id. An override went against the gate. `verdict` is JSON of
+    what the gate said ("" for a rollback, which has none); `at` is set by the ledger.
+    """
+
+    kind: PromotionKind
+    round: int
+    model_id: str
+    stage: str
+    replaced_round: int
+    replaced_id: str
+    replaced_stage: str
+    decided_by: str
+    why: str
+    verdict: str
+    at: str = ""

@@ -194,6 +194,21 @@ measurements = _table(
 # Rounds that were started as jobs, and what became of them (see `jobs`).
 jobs = _table("jobs", "id", kind=Text, options=Text, asked_by=Text, resumes=Integer, at=Text)
 job_events = _table("job_events", "seq", job=Integer, kind=Text, detail=Text, at=Text)
+promotions = _table(
+    "promotions",
+    "seq",
+    kind=Text,
+    round=Integer,
+    model_id=Text,
+    stage=Text,
+    replaced_round=Integer,
+    replaced_id=Text,
+    replaced_stage=Text,
+    decided_by=Text,
+    why=Text,
+    verdict=Text,
+    at=Text,
+)
 
 
 def now() -> str:

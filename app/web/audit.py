@@ -93,7 +93,15 @@ def _kept(ws: Workspace, number: int) -> None:
         )
     else:
         st.altair_chart(_precision(judged), width="stretch")
-    shares = ("of the pool", "share", "prior", "precision", "low", "high", "precision of all rounds")
+    shares = (
+        "of the pool",
+        "share",
+        "prior",
+        "precision",
+        "low",
+        "high",
+        "precision of all rounds",
+    )
     st.dataframe(
         rows,
         hide_index=True,

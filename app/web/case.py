@@ -13,15 +13,14 @@ import pandas as pd
 import streamlit as st
 from fastapi import HTTPException
 from PIL import Image
+from ssl_core.activation import class_activation, over_image
 
 from app.api_upload import decoded
 from app.web import shell
 from app.web.access import Person
-
-from app.web.feature_map import _known, _map, _shapes, _coloured
+from app.web.feature_map import _coloured, _known, _map, _shapes
 from app.web.pictures import grid
 from app.web.scatter import Points, scatter
-from ssl_core.activation import class_activation, over_image
 from ssl_core.config import Config, validated
 from ssl_core.errors import ReadloopError
 from ssl_core.images import fit_image
@@ -64,7 +63,9 @@ class Opinion:
 
 def page(ws: Workspace, person: Person) -> None:
     """Show the page."""
-    shell.heading("Case", "One image through every model of a round, and the labeled cases like it.")
+    shell.heading(
+        "Case", "One image through every model of a round, and the labeled cases like it."
+    )
     rounds = sorted({number for number, _ in ws.ledger.models()})
     if not rounds:
         shell.empty(
@@ -282,9 +283,7 @@ def _like_it(ws: Workspace, number: int, subject: Subject, student: Opinion) -> 
 
 
 def _neighbour(ws: Workspace, labels: tuple[float, ...], similarity: float) -> str:
-    held = [
-        escape(f) for f, v in zip(ws.ledger.task.findings, labels, strict=True) if v == 1.0
-    ]
+    held = [escape(f) for f, v in zip(ws.ledger.task.findings, labels, strict=True) if v == 1.0]
     return f"<b>{', '.join(held) or 'none of the findings'}</b><br>cosine {similarity:.2f}"
 
 
@@ -312,5 +311,3 @@ def _place(
     )
     scatter(points, key=f"case-{number}-{method}", height=380)
     st.caption(f"The star is where this image lands ({method.upper()}, from its nearest points).")
-
-

@@ -19,7 +19,7 @@ DASHES = {"control": [6, 4], "supervised": [2, 2], "intermediate": [1, 3]}
 
 
 def forest(rows: pd.DataFrame, value: str, title: str) -> alt.LayerChart:
-    """A value with its interval (`low`, `high`) for each `finding`, beside the line of no effect."""
+    """A value with its interval (`low`, `high`) a `finding`, beside the line of no effect."""
     base = alt.Chart(rows).encode(y=alt.Y("finding:N", title=None, sort=None))
     colour = COLOURS["student"]
     bars = base.mark_rule(strokeWidth=2, color=colour).encode(

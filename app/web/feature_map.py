@@ -47,7 +47,9 @@ class Known:
 
 def page(ws: Workspace, person: Person) -> None:
     """Show the page."""
-    shell.heading("Map", "Every item where the round's model sees it: near means alike to the model.")
+    shell.heading(
+        "Map", "Every item where the round's model sees it: near means alike to the model."
+    )
     rounds = mapped_rounds(ws)
     if not rounds:
         shell.empty(

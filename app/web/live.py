@@ -1,4 +1,4 @@
-"""A job while it runs: stage, curves, time left, log, cancel. Looks at the ledger every 2 seconds."""
+"""A job while it runs: stage, curves, time left, log, cancel; looked at every 2 seconds."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from app.reading_tables import readers_of
 from app.rooms import is_archive
 from app.web import shell
 from app.web.access import Person
-from app.web.charts import INK, forest
+from app.web.charts import INK
 from app.web.pictures import grid
 from connectors.label_studio.room import LabelStudioRoom, Place
 from ssl_core import reading
@@ -178,9 +178,7 @@ def _queue(ws: Workspace, desk: Desk) -> None:
     span = width.slider("Window width", 1, 255, 255, key="q-width")
     done = {r.item_id: r for r in desk.reads if r.outcome in DONE}
     answered = done.keys() | _labeled(ws, shell.version(ws))
-    chosen = [
-        i for i in asked if which in (None, "All") or (i in answered) == (which == "Read")
-    ]
+    chosen = [i for i in asked if which in (None, "All") or (i in answered) == (which == "Read")]
     if not chosen:
         st.caption("None of the newest batch.")
         return
@@ -190,8 +188,8 @@ def _queue(ws: Workspace, desk: Desk) -> None:
     captions = [_caption(desk.selections[i], i in answered, done.get(i)) for i in here]
     grid(ws.images, here, captions, centre=level, width=span)
     st.caption(
-        f"{len(chosen):,} of {len(asked):,} cases of the newest batch, in the order of asking. Why a "
-        "case was chosen is shown once it was read, so that it cannot colour the read."
+        f"{len(chosen):,} of {len(asked):,} cases of the newest batch, in the order of asking. Why "
+        "a case was chosen is shown once it was read, so that it cannot colour the read."
     )
 
 
@@ -251,12 +249,15 @@ def _agreement(ws: Workspace) -> None:
 def _adjudication(ws: Workspace, desk: Desk) -> None:
     if not desk.disputed:
         shell.empty(
-            "No case is in dispute.", "A case on which two readers contradict each other comes here."
+            "No case is in dispute.",
+            "A case on which two readers contradict each other comes here.",
         )
         return
     adjudicator = ws.config.reading.adjudicator
-    who = f"They wait for {adjudicator}." if adjudicator else (
-        "Nobody decides them: name an `adjudicator` under `[reading]` in readloop.toml."
+    who = (
+        f"They wait for {adjudicator}."
+        if adjudicator
+        else ("Nobody decides them: name an `adjudicator` under `[reading]` in readloop.toml.")
     )
     st.markdown(f"**{len(desk.disputed):,} cases** on which readers contradict each other. {who}")
     readers = {i: sorted({r.reader for r in desk.reads if r.item_id == i}) for i in desk.disputed}

@@ -138,7 +138,9 @@ def _settings(found: Comparison) -> None:
     if not found.settings:
         st.caption("Both rounds ran with the same settings.")
         return
-    rows = [{"setting": s.key, "before": _text(s.old), "after": _text(s.new)} for s in found.settings]
+    rows = [
+        {"setting": s.key, "before": _text(s.old), "after": _text(s.new)} for s in found.settings
+    ]
     st.dataframe(pd.DataFrame(rows), hide_index=True, width="stretch")
 
 
@@ -189,7 +191,9 @@ def _promote(ws: Workspace, person: Person, others: list[promotion.Made]) -> Non
     chosen = pick.selectbox(
         "Candidate",
         range(len(others)),
-        format_func=lambda i: f"{others[i][1].stage} of round {others[i][0]}, {others[i][1].id[:12]}",
+        format_func=lambda i: (
+            f"{others[i][1].stage} of round {others[i][0]}, {others[i][1].id[:12]}"
+        ),
         key="m-candidate",
     )
     candidate = others[chosen]
@@ -248,5 +252,3 @@ def _jobs(ws: Workspace) -> None:
     st.dataframe(pd.DataFrame(rows), hide_index=True, width="stretch")
     with st.expander("Log of the newest job"):
         st.code("\n".join(log_tail(ws.root, history[0].job.id)) or "(empty)", language=None)
-
-

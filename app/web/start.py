@@ -1,13 +1,13 @@
-"""The form that starts a round: it begins as the workspace's configuration, and is checked whole."""
+"""The form that starts a round: begins as the workspace's configuration, is checked whole."""
 
 from __future__ import annotations
 
 import os
+import tomllib
 from typing import Any
 
 import streamlit as st
 import tomli_w
-import tomllib
 
 from app.jobs import launcher, option_faults, start_round
 from app.web.access import Person
@@ -47,7 +47,9 @@ def _new(ws: Workspace, person: Person) -> None:
     number = len(ws.ledger.rounds()) + 1
     config = ws.config
     with st.form("round", border=True):
-        st.markdown(f"**Round {number}** · settings of this round alone; the workspace keeps its own")
+        st.markdown(
+            f"**Round {number}** · settings of this round alone; the workspace keeps its own"
+        )
         options = _fields(config)
         with st.expander("Recipe"):
             text = st.text_area(

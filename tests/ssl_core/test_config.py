@@ -48,7 +48,8 @@ def refused_recipe(**parameters):
 def test_an_unknown_table_is_refused_with_the_valid_ones_and_a_close_match():
     assert refused({**LEAST, "imges": {}}) == (
         "unknown key 'imges'; did you mean 'images'? valid keys here: "
-        "compute, images, ledger, map, model, reading, recipe, seed, selection."
+        "access, compute, cost, images, ledger, map, model, promotion, reading, recipe, seed, "
+        "selection."
     )
 
 
@@ -146,6 +147,37 @@ def test_the_digest_is_stable():
     assert re.fullmatch(r"[0-9a-f]{16}", made().digest())
     spelled_out = made(**{k: v for k, v in made().model_dump().items() if k != "images"})
     assert spelled_out.digest() == made().digest()
+
+
+def test_what_no_round_depends_on_is_not_in_the_digest():
+    """Or a new price would lose the simulations that were run under the name."""
+    told = made(cost={"per_hour": 80.0}, promotion={"margin": 0.02})
+    assert told.digest() == made().digest()
+    assert told.to_json() != made().to_json()
+
+
+def test_a_workspace_without_a_price_is_saved_without_one(tmp_path):
+    for tables in ({}, {"cost": {"per_hour": 80.0, "currency": "CHF"}}):
+        config = made(**tables)
+        save_config(config, tmp_path / "readloop.toml")
+        assert load_config(tmp_path / "readloop.toml") == config
+    assert made().cost is None
+    assert made(cost={"per_hour": 80}).cost.currency == "EUR"
+    assert made().promotion.margin == 0.01
+
+
+@pytest.mark.parametrize(
+    ("tables", "start"),
+    [
+        ({"cost": {}}, "key 'cost.per_hour' is missing: add it."),
+        ({"cost": {"per_hour": 0}}, "cost.per_hour = 0 cannot be used: "),
+        ({"cost": {"per_hour": 1, "currency": ""}}, "cost.currency = '' cannot be used: "),
+        ({"promotion": {"margin": -0.1}}, "promotion.margin = -0.1 cannot be used: "),
+        ({"promotion": {"margins": 0.1}}, "unknown key 'promotion.margins'; did you mean 'margin'"),
+    ],
+)
+def test_prices_and_margins_out_of_range_are_named(tables, start):
+    assert refused({**LEAST, **tables}).startswith(start)
 
 
 def test_the_digest_does_not_see_the_order_of_keys():

@@ -12,7 +12,7 @@ from sqlalchemy.exc import DBAPIError
 from ssl_core import database, schema
 from ssl_core.errors import LedgerError
 from ssl_core.ledger import Ledger
-from ssl_core.records import Label, Measurement, Model, PseudoLabel, Pulled
+from ssl_core.records import Label, Measurement, Model, Promotion, PseudoLabel, Pulled
 from tests.ledger_records import (
     ITEMS,
     TASK,
@@ -57,6 +57,8 @@ def full(ledger):
     ledger.finish_round(1, "{}")
     ledger.reading.assign([asked("t1"), asked("t2")], [hint("t1")])
     ledger.reading.take("room", Pulled((read("t1"), read("t2", outcome="skipped")), bookmark="2"))
+    decision = Promotion("promotion", 1, "m-1", "student", 1, "m-0", "teacher", "eva", "", "{}")
+    ledger.add_promotion(decision, 0)
     raw(ledger, "INSERT INTO answers (item_id, finding, value) VALUES ('t1', 'Nodule', 1)")
     return ledger
 

@@ -1,0 +1,142 @@
+"""What a model of the ledger says of items: computed at the first call, and kept in a file.
+
+A file a model, one row for each row of the pixel store, so that a page which asks again waits for
+nothing. It may be deleted at any time.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from ssl_core.errors import WorkspaceError
+from ssl_core.metrics import decide
+from ssl_core.predict import Device, choose_device, predict
+from ssl_core.progress import Report, silent
+from ssl_core.recipes import plan
+from ssl_core.records import Model, Round, Split
+from ssl_core.turn import replay
+from ssl_core.workspace import Part, Workspace, part
+
+FOLDER = "probabilities"
+
+Floats = npt.NDArray[np.float64]
+
+
+def probabilities(
+    ws: Workspace, number: int, model: Model, item_ids: Sequence[str], report: Report = silent
+) -> Floats:
+    """Probabilities `(N, C)` in [0, 1] of items by a model that round `number` made.
+
+    Under the test-time augmentation of that round, on the device of today's configuration.
+    Probabilities of vault items need no vault label; nothing here reads one.
+
+    Raises:
+        WorkspaceError: the model's file is missing, the round is unknown, or an item has no pixels.
+    """
+    round_ = find_round(ws, number)
+    rows = _rows(ws, item_ids)
+    shape = (len(ws.images), len(ws.ledger.task.findings))
+    how = plan(json.loads(round_.config)["recipe"])
+    path = ws.root / FOLDER / f"{model.id}-{how.tta}-{how.stem_blocks}.npy"
+    kept = _kept(path, shape)
+    missing = np.unique(rows[np.isnan(kept[rows, 0])])
+    if missing.size:
+        kept[missing] = _predicted(ws, round_, model, missing, report)
+        _keep(path, kept)
+    return kept[rows].astype(np.float64)
+
+
+def find_round(ws: Workspace, number: int) -> Round:
+    """The round as it was opened. Raises `WorkspaceError` for one that never was."""
+    for one in ws.ledger.rounds():
+        if one.number == number:
+            return one
+    raise WorkspaceError(
+        f"{ws.root} has no round {number}: `readloop status {ws.root}` lists those it has."
+    )
+
+
+def stage_model(ws: Workspace, number: int, stage: str | None = None) -> Model:
+    """The model that a stage of a round made; None: the round's last, its student.
+
+    Raises:
+        WorkspaceError: there is no such round, or it made no such model.
+    """
+    find_round(ws, number)
+    made = [m for _, m in ws.ledger.models(number) if stage in (None, m.stage)]
+    if not made:
+        what = f"no model of stage {stage!r}" if stage else "no model"
+        raise WorkspaceError(f"Round {number} of {ws.root} made {what}: choose another round.")
+    return made[-1]
+
+
+def labeled(ws: Workspace, split: Split) -> Part:
+    """The usable items of a split that hold a label today; never of the vault.
+
+    Raises:
+        ValueError: for the vault, whose labels are read in one place only.
+    """
+    labels = ws.ledger.labels(splits=[split])
+    out = ws.ledger.reading.unusable()
+    items = [item for item in ws.ledger.items(split) if item.id not in out]
+    found = part(items, labels, ws.ledger.task.findings, ws.images)
+    return found.where(found.labeled)
+
+
+def calls(ws: Workspace, found: Floats, thresholds: Sequence[float]) -> npt.NDArray[np.bool_]:
+    """Which findings a model calls present, `(N, C)`, at its own operating point."""
+    return decide(found, exclusive=ws.ledger.task.exclusive, thresholds=thresholds)
+
+
+def _rows(ws: Workspace, item_ids: Sequence[str]) -> npt.NDArray[np.int64]:
+    try:
+        return ws.images.positions(list(item_ids))
+    except KeyError as error:
+        raise WorkspaceError(
+            f"The images of {ws.root} do not hold an item that was asked for ({error.args[0]}): "
+            "put back the folder that belongs to the ledger."
+        ) from None
+
+
+def _predicted(
+    ws: Workspace, round_: Round, model: Model, rows: npt.NDArray[np.int64], report: Report
+) -> npt.NDArray[np.float32]:
+    compute = ws.config.compute
+    device = Device(choose_device(compute.device), compute.batch_size, compute.autocast)
+    turn = replace(replay(ws, round_, report), device=device)
+    network = ws.load(model).to(device.name)
+    return predict(
+        network,
+        turn.inputs(network),
+        rows,
+        exclusive=turn.exclusive,
+        device=device,
+        tta=turn.plan.tta,
+        report=report,
+        stage=f"round {round_.number} {model.stage}",
+    ).probabilities
+
+
+def _kept(path: Path, shape: tuple[int, int]) -> npt.NDArray[np.float32]:
+    try:
+        found = np.load(path, allow_pickle=False)
+        if found.shape == shape and found.dtype == np.float32:
+            return np.asarray(found)
+    except (OSError, ValueError, EOFError):
+        pass  # not there yet, or damaged: computed afresh
+    return np.full(shape, np.nan, np.float32)
+
+
+def _keep(path: Path, found: npt.NDArray[np.float32]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_suffix(f".{secrets.token_hex(4)}.tmp")
+    with scratch.open("wb") as file:
+        np.save(file, found, allow_pickle=False)
+    scratch.replace(path)
