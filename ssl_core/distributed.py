@@ -11,6 +11,8 @@ import numpy.typing as npt
 import torch
 import torch.distributed as dist
 
+from ssl_core.errors import ConfigError
+
 T = TypeVar("T", bound=np.generic)
 V = TypeVar("V")
 
@@ -19,9 +21,38 @@ def join_torchrun() -> None:
     """Join the process group when started by torchrun; do nothing otherwise."""
     if "LOCAL_RANK" not in os.environ or dist.is_initialized():
         return
-    if torch.cuda.is_available():
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    place = int(os.environ["LOCAL_RANK"])
+    if place < torch.cuda.device_count():  # else `check_devices` refuses CUDA, not the CPU
+        torch.cuda.set_device(place)
+    dist.init_process_group(_backend())
+
+
+def _backend() -> str:
+    """Tensors travel where they are; numbers and arrays as memory of the CPU."""
+    if torch.cuda.is_available() and dist.is_nccl_available():
+        return "cpu:gloo,cuda:nccl"
+    return "gloo"
+
+
+def check_devices(device: str) -> None:
+    """Refuse to put two processes of this machine on one CUDA device, which NCCL cannot do.
+
+    Raises:
+        ConfigError: `device` names one CUDA device for several processes, or there are too few.
+    """
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    if here == 1 or not device.startswith("cuda"):
+        return
+    if ":" in device:
+        raise ConfigError(
+            f"compute.device = {device!r} would hold all {here} processes of torchrun: "
+            "use 'cuda', which gives each a device of its own."
+        )
+    if (devices := torch.cuda.device_count()) < here:
+        raise ConfigError(
+            f"torchrun started {here} processes on a machine with {devices} CUDA devices: "
+            f"start {devices}, or set compute.device = 'cpu'."
+        )
 
 
 def rank() -> int:

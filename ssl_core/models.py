@@ -21,7 +21,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class Output(NamedTuple):
-    """`logits` `(B, C)` and the pooled `features` `(B, D)` that they are linear in."""
+    """`logits` `(B, C)` and the pooled `features` `(B, D)` that they are linear in, float32."""
 
     logits: Tensor
     features: Tensor
@@ -68,10 +68,12 @@ class Classifier(nn.Module):
         return x
 
     def tail(self, x: Tensor) -> Output:
-        """Run the blocks that train, the pooling and the head on what `stem` gave."""
+        """Run the blocks that train, then the pooling and the head: these in float32 always."""
         x = self.blocks[self.frozen_blocks :](x)
-        features = x.mean(dim=(2, 3))
-        return Output(self.head(self.dropout(features)), features)
+        # Under bf16 autocast items would share scores: bf16 has 128 numbers between 1 and 2.
+        with torch.autocast(x.device.type, enabled=False):
+            features = x.float().mean(dim=(2, 3))
+            return Output(self.head(self.dropout(features)), features)
 
     def freeze(self, blocks: int, *, norm: bool) -> None:
         """Take the first `blocks` out of training; with `norm`, keep all batch statistics too.

@@ -43,8 +43,12 @@ class Device:
     compile: bool = False
 
     def mixed(self) -> AbstractContextManager[object]:
-        """bf16 autocast on CUDA; on a CPU it is several times slower without AMX, so never."""
-        if self.autocast and self.name.startswith("cuda"):
+        """bf16 autocast on CUDA devices that compute in bf16 (Ampere and later).
+
+        Older ones emulate it, and a CPU without AMX is several times slower with it: never there.
+        """
+        wanted = self.autocast and self.name.startswith("cuda")
+        if wanted and torch.cuda.is_bf16_supported(including_emulation=False):
             return torch.autocast("cuda", torch.bfloat16)
         return nullcontext()
 
@@ -109,7 +113,7 @@ def predict(
         pixels: `(N_all, C_in, H, W)` uint8, usually a memory map, or stems of the same rows.
         rows: `(N,)` rows of `pixels`, in the order of the answer; N = 0 gives empty arrays.
         exclusive: softmax rather than sigmoids.
-        device: where to run.
+        device: where to run; the model is moved there.
         tta: test-time augmentation, see `tta_views`.
         report: told after every batch.
         stage: the name to report under.
@@ -189,7 +193,7 @@ def validation_scorer(
 
 @contextmanager
 def _inference(model: Classifier, device: Device) -> Iterator[None]:
-    model.eval()
+    model.to(device.name).eval()
     with torch.inference_mode(), device.mixed():
         yield
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from ssl_core.config import Config, ledger_url
+from ssl_core.distributed import check_devices
 from ssl_core.errors import ConfigError, WorkspaceError
 from ssl_core.models import build_model
 from ssl_core.predict import choose_device, tta_views
@@ -77,6 +78,7 @@ def _check_network(config: Config, recipe: Plan, findings: int) -> None:
 
 
 def _check_device(wanted: str) -> None:
+    check_devices(choose_device(wanted))
     try:
         torch.zeros(1, device=choose_device(wanted)).item()
     except (RuntimeError, AssertionError, NotImplementedError):

@@ -17,9 +17,10 @@ from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 
 from ssl_core import reading
-from ssl_core.distributed import barrier, is_main
+from ssl_core.distributed import barrier, check_devices, is_main
 from ssl_core.errors import WorkspaceError
 from ssl_core.maps import forget_pieces, map_round
+from ssl_core.predict import choose_device
 from ssl_core.preflight import check_settings, check_task
 from ssl_core.progress import Progress, Report, silent
 from ssl_core.recipes import Fit, plan
@@ -127,6 +128,7 @@ def _begin(
         )
     if resume and not pending:
         raise WorkspaceError("There is no interrupted round to resume: leave --resume out.")
+    check_devices(choose_device(workspace.config.compute.device))  # every process, or some wait
     barrier()
     if pending is None and is_main():
         check_task(workspace.ledger.task)

@@ -222,7 +222,9 @@ def _save(loop: Loop, run: _Run, path: Path) -> None:
 def _restore(loop: Loop, path: Path) -> _Run:
     """Continue from what `_save` wrote. Raises `TrainingError` for a damaged file."""
     try:
-        state = torch.load(path, map_location=loop.device.name, weights_only=True)
+        # Loading moves what belongs on the device; Adam's step counts stay where they are, and on
+        # a CUDA device each of them would be waited for at every step.
+        state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception:  # damaged bytes raise whatever they happen to spell
         raise TrainingError(f"{path} is damaged: delete it; its stage starts over.") from None
     loop.student.load_state_dict(state["student"])

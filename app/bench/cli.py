@@ -11,6 +11,7 @@ import typer
 from app import show
 from app.arguments import numbers, words
 from ssl_core.errors import ConfigError
+from ssl_core.predict import choose_device
 
 cli = typer.Typer(help="Benchmarks that print a table.")
 
@@ -19,6 +20,7 @@ cli = typer.Typer(help="Benchmarks that print a table.")
 def augment(
     sizes: Annotated[str, typer.Option(help="Sides in pixels, by commas.")] = "28,64,256",
     batch: Annotated[int, typer.Option(min=1, help="Images a batch.")] = 64,
+    device: Annotated[str, typer.Option(help="cpu, cuda or auto.")] = "cpu",
 ) -> None:
     """Compare the augmentation's speed with the same transforms in kornia."""
     from app.bench import augment as bench  # kornia is slow to import, and for developers only
@@ -26,8 +28,33 @@ def augment(
     sides = tuple(numbers(sizes, "--sizes"))
     if not sides or min(sides) < 8:
         raise ConfigError(f"--sizes {sizes!r}: give sides of 8 pixels or more.")
-    rows = bench.run(sizes=sides, batch=batch)
+    rows = bench.run(sizes=sides, batch=batch, device=choose_device(device))
     show.console.print(bench.table(rows))
+
+
+@cli.command()
+def throughput(
+    backbones: Annotated[str, typer.Option(help="By commas.")] = "densenet121,resnet18,resnet50",
+    batches: Annotated[str, typer.Option(help="Images a batch, by commas.")] = "64,128,256",
+    size: Annotated[int, typer.Option(min=32, help="Side in pixels.")] = 256,
+    device: Annotated[str, typer.Option(help="cpu, cuda or auto.")] = "auto",
+    steps: Annotated[int, typer.Option(min=1, help="Steps that count.")] = 20,
+    out: Annotated[Path, typer.Option(help="JSON file of the rows.")] = Path(
+        "bench/throughput.json"
+    ),
+) -> None:
+    """Images a second: training in float32, bf16 and compiled, and ten-crop inference."""
+    from app.bench import throughput as bench
+
+    rows = []
+    out.parent.mkdir(parents=True, exist_ok=True)
+    asked = {"batches": numbers(batches, "--batches"), "size": size, "steps": steps}
+    for row in bench.run(words(backbones), device=device, **asked):
+        rows.append(row)
+        found = {"device": bench.device_name(device), **asked, "rows": rows}
+        out.write_text(json.dumps(found, indent=1), encoding="utf-8")
+    show.console.print(bench.table(rows, size, device))
+    print(f"Saved {out}.")
 
 
 @cli.command()

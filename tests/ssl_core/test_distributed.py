@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ from ssl_core.augment import Augmentation
 from ssl_core.distributed import (
     agree,
     barrier,
+    check_devices,
     copy_from_main,
     gather_shares,
     is_main,
@@ -24,6 +26,7 @@ from ssl_core.distributed import (
     share_of,
     world_size,
 )
+from ssl_core.errors import ConfigError
 from ssl_core.models import build_model
 from ssl_core.objectives import supervised
 from ssl_core.predict import Device, predict, predict_views
@@ -211,6 +214,31 @@ def test_without_torchrun_there_is_nothing_to_join(monkeypatch):
     monkeypatch.delenv("LOCAL_RANK", raising=False)
     join_torchrun()
     assert not torch.distributed.is_initialized()
+
+
+@pytest.mark.parametrize(
+    ("device", "processes", "fault"),
+    [
+        ("cuda", 2, "torchrun started 2 processes on a machine with 1 CUDA devices: start 1,"),
+        ("cuda:0", 2, "compute.device = 'cuda:0' would hold all 2 processes"),
+        ("cuda", 1, ""),
+        ("cuda:0", 1, ""),
+        ("cpu", 2, ""),
+    ],
+)
+def test_two_processes_need_two_cuda_devices(monkeypatch, device, processes, fault):
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    if not fault:
+        check_devices(device)
+        return
+    with pytest.raises(ConfigError, match=re.escape(fault)):
+        check_devices(device)
+
+
+def test_without_torchrun_any_device_will_do(monkeypatch):
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+    check_devices("cuda:7")
 
 
 @pytest.mark.parametrize("axis", [0, 1])

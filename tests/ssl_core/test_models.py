@@ -209,6 +209,27 @@ def test_dropout_works_in_training_alone():
     assert torch.equal(model.eval()(images).logits, model(images).logits)
 
 
+# --- bf16 ----------------------------------------------------------------------------------
+
+
+def test_under_bf16_autocast_pooling_and_head_stay_float32():
+    model = build_model("resnet18", 2).eval()
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        got = model(noise(96, 1, 32, 32))
+    assert (got.logits.dtype, got.features.dtype) == (torch.float32, torch.float32)
+    torch.testing.assert_close(got.logits, model.head(got.features))
+    # 96 different pictures: in bf16, half of them would share a score with another
+    assert all(len(got.logits[:, c].unique()) == 96 for c in range(2))
+
+
+def test_the_blocks_do_run_in_bf16():
+    model, seen = build_model("resnet18", 2).eval(), []
+    model.blocks[-1].register_forward_hook(lambda module, given, got: seen.append(got.dtype))
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        model(noise(2, 1, 32, 32))
+    assert seen == [torch.bfloat16]
+
+
 # --- weights files -------------------------------------------------------------------------
 
 

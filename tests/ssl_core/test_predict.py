@@ -307,6 +307,25 @@ def test_autocast_is_for_cuda_alone():
         assert not torch.is_autocast_enabled("cpu")
 
 
+@pytest.mark.parametrize("native", [True, False])
+def test_autocast_is_for_devices_that_compute_in_bf16(monkeypatch, native):
+    def supported(including_emulation=True):
+        return native or including_emulation  # before Ampere, CUDA only emulates it
+
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", supported)
+    monkeypatch.setattr(torch.cuda.amp.common, "amp_definitely_not_available", lambda: False)
+    assert isinstance(Device("cuda").mixed(), torch.autocast) == native
+    assert not isinstance(Device("cuda", autocast=False).mixed(), torch.autocast)
+
+
+def test_a_network_goes_where_it_is_run():
+    model = network()
+    model.freeze(1, norm=False)
+    elsewhere = Device("meta", batch_size=4)  # a device that every machine has
+    validation_scorer(model, PIXELS, ROWS, exclusive=False, device=elsewhere)
+    assert {p.device.type for p in model.parameters()} == {"meta"}
+
+
 def test_pixels_are_placed_channels_last():
     colour = np.random.default_rng(1).integers(0, 256, (2, 3, 8, 8), dtype=np.uint8)
     placed = CPU.place(colour[:, :, ::-1])  # negative strides, as of a flipped view
