@@ -14,8 +14,8 @@ from typing import Annotated, Any, Literal
 import typer
 from rich.markup import escape
 
+from app import api_cli, reading_cli, show
 from app import export as exporting
-from app import reading_cli, show
 from app.arguments import WorkspacePath, numbers, words
 from app.bench import cli as bench
 from app.initialise import Settings, initialise
@@ -39,6 +39,7 @@ cli = typer.Typer(
 )
 cli.add_typer(bench.cli, name="bench")
 reading_cli.add_to(cli)
+api_cli.add_to(cli)
 
 # typer keeps its own copy of click to itself; this is the parent of all its usage errors.
 UsageFault: Any = typer.BadParameter.__bases__[0]
