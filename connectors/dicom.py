@@ -101,7 +101,7 @@ def _check(dataset: Any, name: str) -> None:
     if int(dataset.get("NumberOfFrames") or 1) > 1:
         raise ImageError(f"{name!r} holds several frames; save the one to read as its own file.")
     rows, columns = int(dataset.Rows), int(dataset.Columns)
-    if rows < 1 or columns < 1 or not len(dataset.PixelData):
+    if rows < 1 or columns < 1 or not dataset.PixelData:
         raise ImageError(f"{name!r} has no pixels; export it again.")
     if rows * columns > MAX_PIXELS:
         raise ImageError(f"{name!r} claims more than {MAX_PIXELS:,} pixels; make it smaller.")
@@ -196,6 +196,8 @@ def _looked_up(item: Any, values: npt.NDArray[np.int64]) -> tuple[FloatArray, in
         packed = depth <= 8 and len(data) < 2 * entries
         data = np.frombuffer(data, np.uint8 if packed else np.dtype("<u2"))
     table = np.atleast_1d(np.asarray(data, dtype=np.float64))[:entries]
+    if not len(table) or not np.isfinite(table).all():
+        raise ValueError("the look-up table is empty")
     return table[np.clip(values - first, 0, len(table) - 1)], depth
 
 
