@@ -139,7 +139,7 @@ def _write(ws: Workspace, found: tuple[int, Model] | None, out: Path) -> list[st
         return [*lines, "No model was exported: no round has trained one yet."]
     number, model = found
     shutil.copyfile(ws.root / model.path, out / "model.safetensors")
-    card = _card(ws, number, model)
+    card = model_card(ws, number, model)
     (out / "model-card.json").write_text(json.dumps(card, indent=1), encoding="utf-8")
     (out / "model-card.md").write_text(_card_text(card), encoding="utf-8")
     return [*lines, f"Wrote the student of round {number} and its card to {out}."]
@@ -177,7 +177,8 @@ def _export_labels(ws: Workspace, path: Path) -> int:
     return len(labels)
 
 
-def _card(ws: Workspace, number: int, model: Model) -> dict[str, Any]:
+def model_card(ws: Workspace, number: int, model: Model) -> dict[str, Any]:
+    """What a model of a finished round is, learned from and was measured to be; plain JSON."""
     task, config = ws.ledger.task, ws.config
     measured = [m for _, m in ws.ledger.measurements(number) if m.stage == model.stage]
     return {

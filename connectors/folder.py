@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Iterator
 from io import BufferedReader
 from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -67,25 +68,32 @@ class FolderSource:
         picture of at most `MAX_PIXELS` pixels; the size is checked before anything is decoded.
         """
         with _opened(self.root, path) as file:
-            try:
-                with Image.open(file, formats=FORMATS) as image:
-                    _check_header(image, path)
-                    return _rgb(image, path)
-            except ImageError:
-                raise
-            except Image.DecompressionBombError as error:
-                raise _too_large(path) from error
-            except UnidentifiedImageError as error:
-                raise ImageError(
-                    f"{path!r} cannot be read as a PNG, JPEG, TIFF, WebP or BMP image; "
-                    "convert it or leave it out."
-                ) from error
-            except Exception as error:  # hostile bytes make Pillow raise nearly any class
-                reason = " ".join(str(error).split()) or type(error).__name__
-                raise ImageError(
-                    f"{path!r} is damaged and cannot be decoded ({reason}); "
-                    "replace it or leave it out."
-                ) from error
+            return decode(file, path)
+
+
+def decode(file: BinaryIO, path: str) -> npt.NDArray[np.uint8]:
+    """Decode an open image as `FolderSource.read` does; `path` is its name in messages.
+
+    Raises `ImageError`.
+    """
+    try:
+        with Image.open(file, formats=FORMATS) as image:
+            _check_header(image, path)
+            return _rgb(image, path)
+    except ImageError:
+        raise
+    except Image.DecompressionBombError as error:
+        raise _too_large(path) from error
+    except UnidentifiedImageError as error:
+        raise ImageError(
+            f"{path!r} cannot be read as a PNG, JPEG, TIFF, WebP or BMP image; "
+            "convert it or leave it out."
+        ) from error
+    except Exception as error:  # hostile bytes make Pillow raise nearly any class
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ImageError(
+            f"{path!r} is damaged and cannot be decoded ({reason}); replace it or leave it out."
+        ) from error
 
 
 @contextlib.contextmanager
