@@ -166,7 +166,7 @@ def _sweep_rows(_ws: Workspace, number: int, version: tuple[str, int]) -> pd.Dat
 
 
 def _sweep(ws: Workspace, number: int) -> None:
-    st.subheader("Had another share been kept", anchor=False)
+    shell.section("Had another share been kept")
     if not st.toggle("Show the sweep of κ on validation", key=f"a-sweep-{number}"):
         st.caption("It scores validation with the round's teacher: seconds, once.")
         return

@@ -18,12 +18,15 @@ PAGES = {
     "case": (case.page, "Case", ":material/radiology:"),
     "audit": (audit.page, "Audit", ":material/fact_check:"),
 }
+# A file of ours: the icon of a page would be fetched from elsewhere.
+ICON = str(Path(__file__).with_name("icon.png"))
 FIRST = {"lead": "overview", "engineer": "overview", "reader": "reading"}
 
 
 def main(root: Path) -> None:
     """Show the page that the address names, to whoever may see it."""
-    st.set_page_config(page_title=f"{root.resolve().name} · Readloop", layout="wide")
+    title = f"{root.resolve().name} · Readloop"
+    st.set_page_config(page_title=title, page_icon=ICON, layout="wide")
     shell.style()
     with shell.sentences():
         ws = shell.open_app(root)

@@ -32,7 +32,10 @@ def page(ws: Workspace, person: Person) -> None:
     """Show the page."""
     shell.heading("Overview", "What the labels bought, beside what chance would have bought.")
     curve, told = _evidence(ws, shell.version(ws))
-    st.html(f'<p class="rl-claim">{escape(told.text)}</p>')
+    measured = told.text.partition(" Not known:")[0]
+    st.html(f'<p class="rl-claim">{escape(measured)}</p>')
+    if told.point is not None and told.unknown:
+        st.caption("Not known: " + "; ".join(told.unknown) + ".")
     if told.point is None:
         _start(ws)
         return
@@ -44,7 +47,7 @@ def page(ws: Workspace, person: Person) -> None:
 @st.cache_data(show_spinner=False, max_entries=4)
 def _evidence(_ws: Workspace, version: tuple[str, int]) -> tuple[Curve, Claim]:
     curve, used = label_cost(_ws), find_in_use(_ws)
-    return curve, claim(curve, (used.round, used.model.stage) if used is not None else None)
+    return curve, claim(curve, None if used is None else (used[0], used[1].stage))
 
 
 def _start(ws: Workspace) -> None:
@@ -82,7 +85,8 @@ def _figures(told: Claim) -> None:
     columns[2].metric(
         "Reader-hours",
         f"{hours:,.1f} h" if hours is not None else "not known",
-        delta=(at.train.reason if at and hours is None else "for training"),
+        delta="no timed reads" if hours is None else "for training",
+        help=at.train.reason if at and hours is None else None,
         delta_color="off",
         delta_arrow="off",
         border=True,
@@ -129,8 +133,6 @@ def _plot(curve: Curve) -> None:
         st.caption("Nothing is known along this axis: a replay has labels, but nobody's time.")
         return
     st.altair_chart(_chart(here, axis, curve), width="stretch", height=380)
-    if curve.no_control:
-        st.caption(curve.no_control[:1].upper() + curve.no_control[1:] + ".")
     if known == ["labels"]:
         st.caption(
             "Reader-hours appear once reads carry a time; money once `[cost] per_hour` is set in "
@@ -168,16 +170,20 @@ def _chart(rows: pd.DataFrame, axis: str, curve: Curve) -> alt.LayerChart:
         "line:N",
         title=None,
         scale=alt.Scale(domain=names, range=[COLOURS[r] for r in roles]),
-        legend=alt.Legend(orient="top", labelLimit=300, symbolType="stroke"),
+        legend=alt.Legend(
+            orient="top",
+            labelLimit=300,
+            symbolType="circle",
+            symbolOpacity=1,
+            symbolSize=90,
+        ),
     )
-    dash = alt.StrokeDash(
-        "line:N",
-        legend=None,
-        scale=alt.Scale(domain=names, range=[DASHES.get(r, [1, 0]) for r in roles]),
-    )
+    dashes = alt.Scale(domain=names, range=[DASHES.get(r, [1, 0]) for r in roles])
+    dash = alt.StrokeDash("line:N", scale=dashes, legend=None)
     low = float(rows["low"].fillna(rows["AUROC"]).min())
     scale = alt.Scale(domain=[max(0.0, math.floor(low * 20) / 20), 1.0], clamp=True)
-    x = alt.X(f"{axis}:Q", title=title, scale=alt.Scale(zero=False, padding=18))
+    ticks = alt.Axis(tickCount=8, format=",~g")
+    x = alt.X(f"{axis}:Q", title=title, scale=alt.Scale(zero=False, padding=18), axis=ticks)
     base = alt.Chart(rows).encode(x=x, color=colour)
     y = alt.Y("AUROC:Q", title="AUROC on the vault, 95 % interval", scale=scale)
     band = base.mark_area(opacity=0.13).encode(y=alt.Y("low:Q", scale=scale), y2="high:Q")
@@ -205,7 +211,7 @@ def _origin(origin: str) -> str:
 
 
 def _spent(curve: Curve) -> None:
-    st.subheader("Spent so far", anchor=False)
+    shell.section("Spent so far")
     now = curve.now
     parts = {"train": now.train, "validation": now.validation, "vault": now.vault}
     rows = [{"part": name, **_cells(cost, curve.currency)} for name, cost in parts.items()]

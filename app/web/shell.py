@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
-from typing import Any
 
 import streamlit as st
 
@@ -76,17 +74,14 @@ def heading(title: str, sentence: str = "") -> None:
     st.html(f'<h1 class="rl-title">{title}</h1><p class="rl-lead">{sentence}</p>')
 
 
+def section(title: str) -> None:
+    """A heading within a page."""
+    st.html(f'<h2 class="rl-section">{title}</h2>')
+
+
 def empty(what: str, then: str, command: str = "") -> None:
     """An empty state: what is not there yet, and what to do next."""
     with st.container(border=True, key=f"empty-{abs(hash(what))}"):
         st.markdown(f"**{what}**  \n{then}")
         if command:
             st.code(command, language="sh")
-
-
-def unforeseen(error: Exception) -> None:
-    """Tell the log about a fault that has no sentence of its own."""
-    logging.getLogger("readloop").exception("the app failed", exc_info=error)
-
-
-Anything = Any
