@@ -107,8 +107,8 @@ class Throttle:
             if event.total and not 0 <= stage.first <= event.done:
                 stage.began, stage.first = now, event.done
             if event.epoch > stage.told:
+                self._note_points(event, stage.told)
                 stage.told = event.epoch
-                self._note_point(event)
             self._last = self._detail(event, now)
 
     def take(self) -> list[Note]:
@@ -123,13 +123,14 @@ class Throttle:
             self._notes.append(("progress", self._last))
             self._last = None
 
-    def _note_point(self, event: Progress) -> None:
-        point = [event.epoch, _or_none(event.loss), _or_none(event.auroc)]
+    def _note_points(self, event: Progress, told: int) -> None:
+        new = enumerate(event.history[told:], told + 1)
+        points = [[epoch, _or_none(loss), _or_none(auroc)] for epoch, (loss, auroc) in new]
         for kind, detail in self._notes:
             if kind == "curve" and detail["stage"] == event.stage:
-                detail["points"].append(point)
+                detail["points"] += points
                 return
-        curve = {"stage": event.stage, "epochs": event.epochs, "points": [point]}
+        curve = {"stage": event.stage, "epochs": event.epochs, "points": points}
         self._notes.append(("curve", curve))
 
     def _detail(self, event: Progress, now: float) -> dict[str, Any]:

@@ -11,19 +11,32 @@ from dataclasses import dataclass
 class Progress:
     """`done` of `total` steps of `stage`; `note` is a short figure worth showing, or empty.
 
-    Training also tells how many of at most `epochs` epochs are over (`epoch`; 0 of 0 for other
-    work), and of the last of those the mean training loss and the validation AUROC (macro); NaN
-    is unknown. A round begins each of its stages with 0 of 0 steps.
+    Training also tells `history`, the mean training loss and validation AUROC (macro) of each
+    epoch that is over, of at most `epochs` (0: this is no training); NaN is unknown. A round
+    begins each of its stages with 0 of 0 steps.
     """
 
     stage: str
     done: int
     total: int
     note: str = ""
-    epoch: int = 0
     epochs: int = 0
-    loss: float = math.nan
-    auroc: float = math.nan
+    history: tuple[tuple[float, float], ...] = ()
+
+    @property
+    def epoch(self) -> int:
+        """How many epochs are over."""
+        return len(self.history)
+
+    @property
+    def loss(self) -> float:
+        """The last epoch's mean training loss; NaN before the first is over."""
+        return self.history[-1][0] if self.history else math.nan
+
+    @property
+    def auroc(self) -> float:
+        """The last epoch's validation AUROC; NaN where nothing was measured."""
+        return self.history[-1][1] if self.history else math.nan
 
 
 Report = Callable[[Progress], None]

@@ -113,8 +113,7 @@ def fit(
             loop.student, pixels, validation.rows, exclusive=exclusive, device=device
         )
         total, saved = schedule.epochs * loop.steps, time.monotonic()
-        for epoch in range(1, len(run.history) + 1):  # whoever watches now has not seen these
-            report(_progress(stage, run, total, schedule, epoch))
+        told = _figures(run)
         while run.step < total and not _patience_is_over(run, schedule):
             run.loss_sum += loop.step(run.step, stage)
             run.step += 1
@@ -125,10 +124,12 @@ def fit(
                 if not np.isfinite(scores).all():  # of weights that are finite, but only just
                     raise diverged(stage, run.step)
                 _end_epoch(run, loop, scores, validation.targets)
+                told = _figures(run)
             if checkpoint and (ends_epoch or time.monotonic() - saved > checkpoint_seconds):
                 _save(loop, run, checkpoint)
                 saved = time.monotonic()
-            report(_progress(stage, run, total, schedule, len(run.history)))
+            note = f"AUROC {run.history[-1].auroc:.3f}" if run.history else ""
+            report(Progress(stage, run.step, total, note, schedule.epochs, told))
         model.load_state_dict(run.best_state)
     model.eval()
     return FitResult(run.history, run.best)
@@ -162,13 +163,9 @@ def _check_targets(targets: FloatArray, findings: tuple[str, ...], *, exclusive:
     )
 
 
-def _progress(stage: str, run: _Run, total: int, schedule: Schedule, epoch: int) -> Progress:
-    """The report after the run's step, with what epoch number `epoch` (0: none yet) came to."""
-    if not epoch:
-        return Progress(stage, run.step, total, epochs=schedule.epochs)
-    told = run.history[epoch - 1]
-    note = f"AUROC {told.auroc:.3f}"
-    return Progress(stage, run.step, total, note, epoch, schedule.epochs, told.loss, told.auroc)
+def _figures(run: _Run) -> tuple[tuple[float, float], ...]:
+    """What whoever watches is told of the epochs so far, those before a kill among them."""
+    return tuple((epoch.loss, epoch.auroc) for epoch in run.history)
 
 
 def _patience_is_over(run: _Run, schedule: Schedule) -> bool:

@@ -106,9 +106,10 @@ def test_the_same_work_done_twice_is_paced_anew(throttle, clock):
 
 
 def test_every_epoch_is_a_point_though_rows_are_few(throttle):
+    history = tuple((0.5 / epoch, 0.9) for epoch in range(1, 5))
     for epoch in range(5):
-        throttle.add(Progress("teacher", epoch + 1, 5, "", epoch, 5, 0.5 / max(epoch, 1), 0.9))
-    throttle.add(Progress("teacher", 5, 5, "", 5, 5, 0.1, math.nan))
+        throttle.add(Progress("teacher", epoch, 5, "", 5, history[:epoch]))
+    throttle.add(Progress("teacher", 5, 5, "", 5, (*history, (0.1, math.nan))))
     notes = throttle.take()
     assert len(notes) == 2
     (curve,) = curves(notes)
@@ -204,5 +205,11 @@ def test_resumed_training_tells_the_epochs_that_nobody_here_has_seen(tmp_path):
         train(network(), schedule(epochs=3), report=stop, **options)
     heard: list[Progress] = []
     result = train(network(), schedule(epochs=3), report=heard.append, **options)
-    assert [(e.done, e.epoch) for e in heard] == [(7, 1), (7, 2), (8, 2), (9, 3)]
-    assert [e.loss for e in heard[:2]] == [e.loss for e in result.history[:2]]
+    assert [(e.done, e.epoch) for e in heard] == [(8, 2), (9, 3)]
+    throttle = Throttle()
+    for one in heard:
+        throttle.add(one)
+    (curve,) = curves(throttle.take())
+    assert [(p.epoch, p.loss) for p in curve.points] == [
+        (number, epoch.loss) for number, epoch in enumerate(result.history, 1)
+    ]
