@@ -22,7 +22,6 @@ RUN python -m venv --without-pip /opt/readloop \
 COPY app app
 COPY connectors connectors
 COPY ssl_core ssl_core
-COPY sample_data sample_data
 # hatchling, which builds the wheel, is no part of what runs and so not of the lock.
 RUN /opt/uv/bin/uv pip install --quiet --no-cache --compile-bytecode --no-deps \
        --python /opt/readloop/bin/python .
