@@ -22,7 +22,7 @@ from app.api_model import CHECK_SECONDS, Choose, ModelKeeper, Served, pixels_of,
 from app.api_upload import decoded, received
 from app.export import model_card
 from ssl_core.errors import ReadloopError, WorkspaceError
-from ssl_core.student import find_student
+from ssl_core.promotion import find_in_use
 from ssl_core.workspace import Workspace
 
 MAX_MB = 32.0
@@ -78,7 +78,7 @@ def create_app(
     *,
     max_bytes: int = int(MAX_MB * 2**20),
     token: str | None = None,
-    choose: Choose = find_student,
+    choose: Choose = find_in_use,
     check_seconds: float = CHECK_SECONDS,
 ) -> FastAPI:
     """The API of a workspace.

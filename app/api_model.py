@@ -23,9 +23,10 @@ from ssl_core.errors import ConfigError, ReadloopError, WorkspaceError
 from ssl_core.images import fit_image
 from ssl_core.models import Classifier
 from ssl_core.predict import Device, Tta, choose_device, predict
+from ssl_core.promotion import find_in_use
 from ssl_core.recipes import plan
 from ssl_core.records import Model
-from ssl_core.student import find_student, operating_point, present
+from ssl_core.student import operating_point, present
 from ssl_core.workspace import CONFIG_FILE, Workspace
 
 Choose = Callable[[Workspace], tuple[int, Model] | None]
@@ -62,7 +63,7 @@ class ModelKeeper:
     """The model in use, looked up in the ledger every `every` seconds at most. Safe in threads."""
 
     def __init__(
-        self, ws: Workspace, choose: Choose = find_student, every: float = CHECK_SECONDS
+        self, ws: Workspace, choose: Choose = find_in_use, every: float = CHECK_SECONDS
     ) -> None:
         self._ws, self._choose, self._every = ws, choose, every
         self._lock = threading.Lock()

@@ -20,9 +20,10 @@ from connectors.folder import FolderSource
 from ssl_core.errors import ImageError, WorkspaceError
 from ssl_core.images import fit_image
 from ssl_core.predict import Device, choose_device, predict
+from ssl_core.promotion import find_in_use, in_use
 from ssl_core.recipes import plan
 from ssl_core.records import Measurement, Model, Selection
-from ssl_core.student import find_student, newest_student, operating_point, present
+from ssl_core.student import operating_point, present
 from ssl_core.workspace import Workspace
 
 LABEL_COLUMNS = ("item_id", "path", "patient", "split", "finding", "value", "reader", "source")
@@ -31,7 +32,7 @@ QUEUE_COLUMNS = ("item_id", "path", "patient", "round", "rank", "kind", "probabi
 
 def predict_files(ws: Workspace, paths: Sequence[Path]) -> dict[str, Any]:
     """Probabilities of each finding for image files, and what they mean at the threshold."""
-    number, model = newest_student(ws)
+    number, model = in_use(ws)
     images, task = ws.config.images, ws.ledger.task
     pixels = np.stack(
         [fit_image(_read(path), images.size, images.fit, images.channels) for path in paths]
@@ -113,7 +114,7 @@ def export(ws: Workspace, out: Path) -> list[str]:
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise WorkspaceError(f"{out} is not an empty folder: choose another for the export.")
-    found = find_student(ws)
+    found = find_in_use(ws)
     if found:
         ws.load(found[1])  # a damaged one is refused before anything is written
     fresh = not out.exists()

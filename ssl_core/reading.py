@@ -26,11 +26,11 @@ from ssl_core.assignment import (
 )
 from ssl_core.config import Config
 from ssl_core.errors import WorkspaceError
+from ssl_core.hints import hints_for
 from ssl_core.progress import Progress, Report, silent
 from ssl_core.records import Hint, Pulled, Rejection, Selection
 from ssl_core.source import ReadingRoom
 from ssl_core.steps import derived_seed
-from ssl_core.student import hints_for
 from ssl_core.workspace import Workspace
 
 LOCK_FILE = ".reading.lock"

@@ -15,7 +15,7 @@ from app.web.pictures import grid
 from ssl_core import audit
 from ssl_core.contradictions import Contradiction, contradictions
 from ssl_core.errors import ReadloopError
-from ssl_core.student import find_student
+from ssl_core.promotion import find_in_use
 from ssl_core.workspace import Workspace
 
 
@@ -51,7 +51,7 @@ def _rounds(_ws: Workspace, version: tuple[str, int]) -> list[int]:
 
 
 def _has(ws: Workspace, number: int) -> bool:
-    return any(stage.kind == "pseudo_label" for stage in ws.ledger.stages(number))
+    return any(stage.kind == "pseudo-label" for stage in ws.ledger.stages(number))
 
 
 # What was kept ------------------------------------------------------------------------------------
@@ -223,12 +223,14 @@ def _borders(ws: Workspace, number: int) -> None:
 
 
 @st.cache_data(show_spinner="Asking the model about labeled items…", max_entries=8)
-def _contradicted(_ws: Workspace, number: int, version: tuple[str, int]) -> list[Contradiction]:
-    return contradictions(_ws, number, most=48)
+def _contradicted(
+    _ws: Workspace, number: int, stage: str, version: tuple[str, int]
+) -> list[Contradiction]:
+    return contradictions(_ws, number, stage, most=48)
 
 
 def _contradictions(ws: Workspace) -> None:
-    newest = find_student(ws)
+    newest = find_in_use(ws)
     if newest is None:
         raise ReadloopError("No round has a student yet: run a round that trains.")
     st.caption(
@@ -237,7 +239,7 @@ def _contradictions(ws: Workspace) -> None:
     )
     if not st.toggle("Look for contradictions", key="a-against"):
         return
-    found = _contradicted(ws, newest[0], shell.version(ws))
+    found = _contradicted(ws, newest[0], newest[1].stage, shell.version(ws))
     if not found:
         st.caption("None at a confidence of 80 % or more.")
         return

@@ -176,13 +176,14 @@ def _chart(rows: pd.DataFrame, axis: str, curve: Curve) -> alt.LayerChart:
             symbolType="circle",
             symbolOpacity=1,
             symbolSize=90,
+            symbolDash=[1, 0],
         ),
     )
     dashes = alt.Scale(domain=names, range=[DASHES.get(r, [1, 0]) for r in roles])
     dash = alt.StrokeDash("line:N", scale=dashes, legend=None)
     low = float(rows["low"].fillna(rows["AUROC"]).min())
     scale = alt.Scale(domain=[max(0.0, math.floor(low * 20) / 20), 1.0], clamp=True)
-    ticks = alt.Axis(tickCount=8, format=",~g")
+    ticks = alt.Axis(tickCount=8, format=",.1f" if axis == "hours" else ",.0f")
     x = alt.X(f"{axis}:Q", title=title, scale=alt.Scale(zero=False, padding=18), axis=ticks)
     base = alt.Chart(rows).encode(x=x, color=colour)
     y = alt.Y("AUROC:Q", title="AUROC on the vault, 95 % interval", scale=scale)
@@ -190,7 +191,7 @@ def _chart(rows: pd.DataFrame, axis: str, curve: Curve) -> alt.LayerChart:
     path = base.mark_line(strokeWidth=2).encode(y=y, strokeDash=dash)
     tips = [
         alt.Tooltip("line:N", title="model"),
-        alt.Tooltip(f"{axis}:Q", title=title, format=",.4~g"),
+        alt.Tooltip(f"{axis}:Q", title=title, format=",.1f"),
         *(alt.Tooltip(f"{c}:Q", format=".3f") for c in ("AUROC", "low", "high")),
         alt.Tooltip("round:Q"),
     ]

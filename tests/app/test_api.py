@@ -31,9 +31,10 @@ from app.export import predict_files
 from connectors.folder import FolderSource
 from ssl_core.activation import class_activation, over_image
 from ssl_core.predict import Device, predict
+from ssl_core.promotion import find_in_use, in_use
 from ssl_core.records import Model
 from ssl_core.rounds import run_round
-from ssl_core.student import find_student, newest_student, operating_point
+from ssl_core.student import operating_point
 from ssl_core.workspace import open_workspace
 from tests import toy
 from tests.app.test_cli import archive, data  # noqa: F401 (fixtures)
@@ -92,7 +93,7 @@ def test_an_item_s_own_file_gets_what_the_model_says_of_the_item(archive, data):
     """The whole way of a file, against the same model on the stored pixels of the ledger's item."""
     ws = open_workspace(archive)
     items = ws.ledger.items()[:12]
-    number, model = newest_student(ws)
+    number, model = in_use(ws)
     expected = predict(
         ws.load(model),
         ws.images.array,
@@ -115,7 +116,7 @@ def test_an_item_s_own_file_gets_what_the_model_says_of_the_item(archive, data):
 
 
 def test_every_finding_is_answered_at_its_operating_point(trained):
-    number, model = newest_student(trained)
+    number, model = in_use(trained)
     task = trained.ledger.task
     with TestClient(create_app(trained)) as client:
         told = client.post("/predict", content=png(GREY)).json()
@@ -197,7 +198,7 @@ def _converted(mode: str, kind: str) -> bytes:
 
 
 def test_the_map_lies_over_the_image(trained):
-    _, model = newest_student(trained)
+    _, model = in_use(trained)
     finding = trained.ledger.task.findings[-1]
     with TestClient(create_app(trained)) as client:
         told = client.post(f"/predict?map={finding}", content=png(GREY)).json()["map"]
@@ -348,7 +349,7 @@ def test_nothing_is_written_logged_or_kept(one, tmp_path, monkeypatch, caplog, c
 
 
 def test_health_names_the_model(client, one):
-    number, model = newest_student(one)
+    number, model = in_use(one)
     told = client.get("/health").json()
     assert told["status"] == "ok"
     assert (told["model"]["id"], told["model"]["round"]) == (model.id, number)
@@ -367,7 +368,7 @@ def test_without_a_model_all_say_so_and_one_that_comes_is_served_without_a_resta
             run_round(workspace, room)
             assert client.get("/health").json()["model"]["round"] == number
             told = client.post("/predict", content=png(GREY)).json()["model"]
-            assert told["id"] == newest_student(workspace)[1].id
+            assert told["id"] == in_use(workspace)[1].id
 
 
 def test_the_ledger_is_asked_once_in_a_while_and_the_model_loaded_once(one):
@@ -375,7 +376,7 @@ def test_the_ledger_is_asked_once_in_a_while_and_the_model_loaded_once(one):
 
     def choose(ws):
         asked.append(time.monotonic())
-        return find_student(ws)
+        return find_in_use(ws)
 
     keeper = ModelKeeper(one, choose, every=0.3)
     first = keeper.current()
@@ -388,7 +389,7 @@ def test_the_ledger_is_asked_once_in_a_while_and_the_model_loaded_once(one):
 
 
 def test_a_newer_model_that_cannot_be_loaded_leaves_the_older_one_in_use(one, caplog):
-    number, model = newest_student(one)
+    number, model = in_use(one)
     choice = [(number, model)]
     keeper = ModelKeeper(one, lambda _: choice[0], every=0.0)
     first = keeper.current()
@@ -401,7 +402,7 @@ def test_a_newer_model_that_cannot_be_loaded_leaves_the_older_one_in_use(one, ca
 
 
 def test_a_model_file_that_is_gone_is_a_sentence_without_its_place(one):
-    number, model = newest_student(one)
+    number, model = in_use(one)
     gone = Model(model.id, model.stage, model.backbone, "models/gone.safetensors")
     with TestClient(create_app(one, choose=lambda _: (number, gone))) as client:
         answer = client.get("/health")
@@ -550,7 +551,7 @@ def served(one) -> Iterator[tuple[subprocess.Popen[str], str]]:
 def test_the_real_server_serves_and_stops_without_a_traceback(served, one):
     process, url = served
     with httpx.Client(base_url=url, timeout=60) as client:
-        assert client.get("/health").json()["model"]["id"] == newest_student(one)[1].id
+        assert client.get("/health").json()["model"]["id"] == in_use(one)[1].id
         form = {"image": (f"{SECRET}.dcm", written(dicom(GREY)))}
         answer = client.post(f"/predict?map=Spot&note={SECRET}", files=form)
         assert answer.status_code == 200

@@ -12,10 +12,10 @@ import pytest
 import torch
 
 from ssl_core.errors import Cancelled
+from ssl_core.hints import hints_for
 from ssl_core.models import build_model
 from ssl_core.predict import Device, predict, predict_views
 from ssl_core.rounds import run_round
-from ssl_core.student import hints_for
 from ssl_core.train import Loop
 from tests import toy
 from tests.training import PIXELS, TRAINING, WEAK, differing, network, schedule, train, weights

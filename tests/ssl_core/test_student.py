@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 
 from ssl_core.errors import WorkspaceError
+from ssl_core.hints import hints_for
 from ssl_core.metrics import choose_thresholds
 from ssl_core.predict import Device, predict
+from ssl_core.promotion import in_use
 from ssl_core.records import Measurement, Model
 from ssl_core.rounds import abandon_round, run_round
-from ssl_core.student import find_student, hints_for, newest_student, operating_point, present
+from ssl_core.student import find_student, operating_point, present
 from ssl_core.workspace import part
 from tests import toy
 from tests.ledger_records import round_, stage
@@ -34,17 +36,17 @@ def test_there_is_no_student_before_a_round_has_trained(tmp_path):
     assert find_student(workspace) is None
     assert hints_for(workspace, ["0" * 32]) == {}
     with pytest.raises(WorkspaceError, match=r"no trained model yet: run `readloop round "):
-        newest_student(workspace)
+        in_use(workspace)
 
 
-def test_the_newest_student_is_the_last_of_its_round(trained):
-    number, model = newest_student(trained)
+def test_the_model_in_use_is_the_last_of_its_round(trained):
+    number, model = in_use(trained)
     assert (number, model.stage) == (2, "student")
     assert model.id == trained.ledger.models(2)[-1][1].id
 
 
 def test_its_thresholds_are_those_that_validation_chose(trained):
-    _, model = newest_student(trained)
+    _, model = in_use(trained)
     task, items = trained.ledger.task, trained.ledger.items("validation")
     validation = part(items, trained.ledger.labels(2), task.findings, trained.images)
     scores = predict(
@@ -61,7 +63,7 @@ def test_its_thresholds_are_those_that_validation_chose(trained):
 
 
 def test_hints_are_the_students_opinion_in_the_order_asked(trained):
-    number, model = newest_student(trained)
+    number, model = in_use(trained)
     task = trained.ledger.task
     ids = [item.id for item in trained.ledger.items()][11:4:-1]
     hints = hints_for(trained, ids)
@@ -109,8 +111,8 @@ def test_a_round_that_was_given_up_or_is_unfinished_has_no_student(tmp_path):
     made(1, measured=True)
     assert find_student(workspace) is None
     ledger.finish_round(1, json.dumps({}))
-    assert newest_student(workspace)[1].id == "m-1"
+    assert in_use(workspace)[1].id == "m-1"
     made(2, measured=False)
-    assert newest_student(workspace)[0] == 1
+    assert in_use(workspace)[0] == 1
     assert abandon_round(workspace) == 2
-    assert newest_student(workspace)[0] == 1
+    assert in_use(workspace)[0] == 1
