@@ -76,7 +76,7 @@ def _figures(told: Claim) -> None:
     columns[1].metric(
         "Training labels",
         f"{point.labels:,}",
-        delta=f"{evaluation:,} more to measure with" if evaluation is not None else "a replay",
+        delta=f"+{evaluation:,} to measure" if evaluation is not None else "a replay",
         delta_color="off",
         delta_arrow="off",
         border=True,
@@ -92,9 +92,10 @@ def _figures(told: Claim) -> None:
         border=True,
     )
     columns[3].metric(
-        "Random control needed",
+        "Chance would need",
+        help="Training labels with which the random control reached the same AUROC, in a replay.",
         _needed(told),
-        delta="labels for the same AUROC" if told.control else "no control yet",
+        delta="labels" if told.control else "no control yet",
         delta_color="off",
         delta_arrow="off",
         border=True,
@@ -173,14 +174,14 @@ def _chart(rows: pd.DataFrame, axis: str, curve: Curve) -> alt.LayerChart:
         legend=alt.Legend(
             orient="top",
             labelLimit=300,
-            symbolType="circle",
+            symbolType="stroke",
             symbolOpacity=1,
-            symbolSize=90,
-            symbolDash=[1, 0],
+            symbolSize=400,
+            symbolStrokeWidth=2.5,
         ),
     )
     dashes = alt.Scale(domain=names, range=[DASHES.get(r, [1, 0]) for r in roles])
-    dash = alt.StrokeDash("line:N", scale=dashes, legend=None)
+    dash = alt.StrokeDash("line:N", scale=dashes, title=None)
     low = float(rows["low"].fillna(rows["AUROC"]).min())
     scale = alt.Scale(domain=[max(0.0, math.floor(low * 20) / 20), 1.0], clamp=True)
     ticks = alt.Axis(tickCount=8, format=",.1f" if axis == "hours" else ",.0f")

@@ -172,7 +172,7 @@ def _queue(ws: Workspace, desk: Desk) -> None:
             "No round has asked for cases yet.", "The first one does.", f"readloop round {ws.root}"
         )
         return
-    show, centre, width = st.columns([2, 3, 3])
+    show, centre, width = st.columns(3)
     which = show.segmented_control("Show", ["All", "To read", "Read"], default="All", key="q-show")
     level = centre.slider("Window centre", 0, 255, 128, key="q-centre")
     span = width.slider("Window width", 1, 255, 255, key="q-width")
