@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from html import escape
 
 import altair as alt
@@ -93,27 +94,30 @@ def _kept(ws: Workspace, number: int) -> None:
         )
     else:
         st.altair_chart(_precision(judged), width="stretch")
-    shares = (
-        "of the pool",
-        "share",
-        "prior",
-        "precision",
-        "low",
-        "high",
-        "precision of all rounds",
+    shown = pd.DataFrame(
+        {
+            "finding": rows["finding"],
+            "sign": rows["sign"],
+            "kept": rows["kept"],
+            "of the pool": rows["of the pool"].map(_percent),
+            "share of the kept": rows["share"].map(_percent),
+            "expected": rows["prior"].map(_percent),
+            "precision [95 %]": [
+                f"{_percent(p)} [{_percent(a)}, {_percent(b)}]" if n else "–"
+                for p, a, b, n in zip(
+                    rows["precision"], rows["low"], rows["high"], rows["reads"], strict=True
+                )
+            ],
+            "reads": rows["reads"],
+            "all rounds": rows["precision of all rounds"].map(_percent),
+            "reads of all": rows["reads of all rounds"],
+        }
     )
-    st.dataframe(
-        rows,
-        hide_index=True,
-        width="stretch",
-        column_config={
-            **{name: st.column_config.NumberColumn(format="percent") for name in shares},
-            "share": st.column_config.NumberColumn("share of the kept", format="percent"),
-            "prior": st.column_config.NumberColumn("expected share", format="percent"),
-            "low": st.column_config.NumberColumn("95 % from", format="percent"),
-            "high": st.column_config.NumberColumn("to", format="percent"),
-        },
-    )
+    st.dataframe(shown, hide_index=True, width="stretch")
+
+
+def _percent(value: float | None) -> str:
+    return "–" if value is None or math.isnan(value) else f"{value:.0%}"
 
 
 def _precision(rows: pd.DataFrame) -> alt.LayerChart:

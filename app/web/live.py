@@ -111,7 +111,7 @@ def _curves(curves: list[Curve]) -> None:
     for column, figure in zip(st.columns(2), ("training loss", "validation AUROC"), strict=True):
         here = table.dropna(subset=[figure])
         with column:
-            st.altair_chart(_curve(here, figure), width="stretch", height=220)
+            st.altair_chart(_curve(here, figure), width="stretch", height=260)
 
 
 def _curve(rows: pd.DataFrame, figure: str) -> alt.Chart:

@@ -93,8 +93,8 @@ def _figures(told: Claim) -> None:
     )
     columns[3].metric(
         "Chance would need",
-        help="Training labels with which the random control reached the same AUROC, in a replay.",
         _needed(told),
+        help="Training labels with which the random control reached the same AUROC, in a replay.",
         delta="labels" if told.control else "no control yet",
         delta_color="off",
         delta_arrow="off",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import pandas as pd
@@ -15,7 +16,7 @@ from app.web.access import Person
 from app.web.charts import forest
 from app.web.pictures import grid
 from ssl_core import promotion
-from ssl_core.compare import Comparison, compare_rounds
+from ssl_core.compare import Comparison, compare_rounds, settings_diff
 from ssl_core.job_states import JobState
 from ssl_core.rounds import unfinished
 from ssl_core.workspace import Workspace
@@ -54,11 +55,23 @@ def _history(ws: Workspace) -> None:
     if not rounds:
         shell.empty("No round yet.", "The first one only asks: nothing is labeled to train on.")
         return
-    rows = [_row(one) for one in reversed(rounds)]
+    changes = _changes(ws, shell.version(ws))
+    rows = [{**_row(one), "changed": changes[one["number"]]} for one in reversed(rounds)]
     st.dataframe(pd.DataFrame(rows), hide_index=True, width="stretch")
     pending = unfinished(ws)
     if pending is not None:
         st.caption(f"Round {pending.number} is not finished; it goes on where it stopped.")
+
+
+@st.cache_data(show_spinner=False, max_entries=4)
+def _changes(_ws: Workspace, version: tuple[str, int]) -> dict[int, str]:
+    """By round, what was set otherwise than in the round before."""
+    rounds = _ws.ledger.rounds()
+    told = {r.number: "" for r in rounds}
+    for before, after in itertools.pairwise(rounds):
+        diff = settings_diff(before, after)
+        told[after.number] = ", ".join(f"{s.key} {_text(s.old)} → {_text(s.new)}" for s in diff)
+    return told
 
 
 def _row(one: dict[str, Any]) -> dict[str, Any]:
