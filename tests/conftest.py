@@ -50,12 +50,6 @@ def ledger_url(new_ledger_url: Callable[[], str]) -> str:
     return new_ledger_url()
 
 
-def pytest_itemcollected(item: pytest.Item) -> None:
-    """Keep tests that share the server in one process, where the way of running allows it."""
-    if "label_studio" in getattr(item, "fixturenames", ()):
-        item.add_marker(pytest.mark.xdist_group("label_studio"))
-
-
 @pytest.fixture(autouse=True)
 def _one_at_a_time(request: pytest.FixtureRequest) -> Iterator[None]:
     """Tests that share the server take turns: with its SQLite locked, it repeats requests."""
