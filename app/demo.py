@@ -48,7 +48,7 @@ def main(arguments: list[str]) -> int:
     print(f"\nThe plot is {DEMO / 'label-cost.png'}.")
     if "--no-label-studio" in arguments:
         print(f"Go on: readloop round {ARCHIVE}")
-        return 0
+        return _open_app(ARCHIVE)
     hand_over()
     if code := _run(READ):
         print("The reading room is not there; the rest of the demo is: make demo LABEL_STUDIO=0")
@@ -57,7 +57,15 @@ def main(arguments: list[str]) -> int:
         f"\nRead some cases at the link above, then: readloop sync {READING} && "
         f"readloop round {READING}\nTo stop the server: readloop label-studio down {READING}"
     )
-    return 0
+    return _open_app(READING)
+
+
+def _open_app(root: Path) -> int:
+    """Serve the app where a person sits; say how where nobody does, as in CI."""
+    if not sys.stdout.isatty():
+        print(f"The app: readloop serve {root}")
+        return 0
+    return _run((f"serve {root}",))
 
 
 def hand_over() -> None:
@@ -67,6 +75,7 @@ def hand_over() -> None:
     arm.ledger.close()
     shutil.copytree(arm.root, READING)
     shutil.copytree(ARCHIVE / IMAGES_FOLDER, READING / IMAGES_FOLDER)
+    shutil.copytree(ARCHIVE / "simulations", READING / "simulations")  # the control of its curve
     shown = archive.config.map.model_dump()  # arms have no map
     config = arm.config.changed(reading={"room": "label_studio"}, map=shown)
     save_config(config, READING / CONFIG_FILE)

@@ -197,9 +197,10 @@ class Config(Table):
     def digest(self) -> str:
         """The name of this configuration: 16 hex digits of a SHA-256 of what rounds depend on.
 
-        A new price or margin keeps the name, and with it the simulations that were run under it.
+        A new price, margin, role or map keeps the name, and with it the simulations that were run
+        under it.
         """
-        told = json.dumps(self.model_dump(exclude={"access", "cost", "promotion"}), sort_keys=True)
+        told = json.dumps(self.model_dump(exclude={"access", "cost", "map", "promotion"}), sort_keys=True)
         return hashlib.sha256(told.encode()).hexdigest()[:16]
 
     def changed(self, **tables: dict[str, Any] | int | str) -> Config:
