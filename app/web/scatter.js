@@ -47,12 +47,21 @@ function update(plot, bytes) {
     plot.off.colour.clear();
   }
   plot.theme = themeOf(plot.root);
-  plot.ink = inkOf(plot.points, header, plot.theme);
-  const rebuild = () => { show(plot.points, plot.off.colour, plot.off.shape); later(plot); };
-  buildLegend(plot.find(".legend"), header, plot.points, plot.theme, plot.off, rebuild);
+  dress(plot);
   show(plot.points, plot.off.colour, plot.off.shape);
   tell(plot);
   draw(plot);
+}
+
+/** Colours and legend, where they changed: a new legend would lose the focus of the old. */
+function dress(plot) {
+  const { header, points, theme, off } = plot;
+  const worn = JSON.stringify([header.place, header.look, Boolean(header.star), theme]);
+  if (plot.worn === worn) return;
+  plot.worn = worn;
+  plot.ink = inkOf(points, header, theme);
+  const changed = () => { show(points, off.colour, off.shape); later(plot); };
+  buildLegend(plot.find(".legend"), header, points, theme, off, changed);
 }
 
 /** Other points: begin anew, or as they were left when the page was left. */

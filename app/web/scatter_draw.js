@@ -4,6 +4,7 @@
 const PHASES = 4; // a mark stands on a quarter of a pixel, so that zooming does not jitter
 const REACH = 20; // a mark's largest half-width in device pixels
 const PAD = 2 * REACH; // the buffer's margin: marks that cross the edge need no clipping
+const MOST_RINGS = 60; // around selected points: more of them hide what they ring
 const VIRIDIS = ["#440154", "#482878", "#3e4989", "#31688e", "#26828e", "#1f9e89", "#35b779",
   "#6ece58", "#b5de2b", "#fde725"];
 
@@ -156,8 +157,9 @@ function paint(frame, points, view, ink, theme, selection) {
   const { mask, count } = selection;
   pass(frame, points, view, ink, theme, stencilsOf(frame, size, count > 0), mask, 0);
   if (count) {
-    const clear = stencilsOf(frame, size, false);
-    const rings = count <= 400 ? clear.rings() : null; // more rings than that hide the points
+    const chosen = { ...size, pool: Math.max(size.pool * 1.3, 2 * frame.dpr), alpha: 1 };
+    const clear = stencilsOf(frame, chosen, false);
+    const rings = count <= MOST_RINGS ? clear.rings() : null;
     pass(frame, points, view, ink, theme, clear, mask, 1, rings);
   }
   frame.context.putImageData(frame.image, -PAD, -PAD);
