@@ -2,6 +2,8 @@
 
 const MOST = 500;
 const CLICK_MS = 230; // a second click within this is a double click, and selects nothing
+const FRAME_MS = 12; // of the 16.7 ms that a frame has
+const REST_MS = 160;
 const plots = new WeakMap(); // shadow root -> plot
 const remembered = new Map(); // key -> view, hidden groups and selection, for a return to the page
 
@@ -25,10 +27,10 @@ function create(root) {
     mode: "pan", view: { cx: 0, cy: 0, zoom: 1 }, off: { colour: new Set(), shape: new Set() },
     selection: { mask: new Uint8Array(0), indices: [], count: 0 }, hover: -1, drag: null, frame: null,
   };
-  const observer = new ResizeObserver(() => resize(plot));
+  const observer = new ResizeObserver(() => draw(plot));
   observer.observe(plot.box);
   const stop = listen(plot);
-  plot.destroy = () => { observer.disconnect(); stop(); cancelAnimationFrame(plot.due); };
+  plot.destroy = () => { observer.disconnect(); stop(); clearTimeout(plot.rest); cancelAnimationFrame(plot.due); };
   return plot;
 }
 
@@ -37,20 +39,29 @@ function update(plot, bytes) {
   const old = plot.header;
   plot.header = header;
   plot.root.style.height = `${header.height}px`;
-  const moved = old?.place !== header.place;
-  if (moved || old.look !== header.look) plot.points = readPoints(bytes, header, start);
-  if (moved) recall(plot, !old);
+  const other = old?.place !== header.place;
+  if (other || old.look !== header.look) plot.points = readPoints(bytes, header, start);
+  if (other) recall(plot, !old);
   else if (old.turn !== header.turn) select(plot, header.selected);
   if (old && (old.kind !== header.kind || String(old.legend) !== String(header.legend))) {
     plot.off.colour.clear();
   }
   plot.theme = themeOf(plot.root);
-  plot.ink = inkOf(plot.points, header, plot.theme);
-  const rebuild = () => { show(plot.points, plot.off.colour, plot.off.shape); later(plot); };
-  buildLegend(plot.find(".legend"), header, plot.points, plot.theme, plot.off, rebuild);
+  dress(plot);
   show(plot.points, plot.off.colour, plot.off.shape);
   tell(plot);
-  resize(plot);
+  draw(plot);
+}
+
+/** Colours and legend, where they changed: a new legend would lose the focus of the old. */
+function dress(plot) {
+  const { header, points, theme, off } = plot;
+  const worn = JSON.stringify([header.place, header.look, Boolean(header.star), theme]);
+  if (plot.worn === worn) return;
+  plot.worn = worn;
+  plot.ink = inkOf(points, header, theme);
+  const changed = () => { show(points, off.colour, off.shape); later(plot); };
+  buildLegend(plot.find(".legend"), header, points, theme, off, changed);
 }
 
 /** Other points: begin anew, or as they were left when the page was left. */
@@ -84,27 +95,35 @@ function rescale(plot) {
   plot.view.scale = (wide || high ? Math.max(room, 1e-12) : 1) * plot.view.zoom;
 }
 
-function resize(plot) {
-  const { clientWidth: width, clientHeight: height } = plot.box;
-  if (!plot.points || !width || !height) return;
-  const { frame } = plot;
-  if (frame?.width !== width || frame.height !== height || frame.dpr !== window.devicePixelRatio) {
-    plot.frame = frameOf(plot.canvas, width, height);
-  }
-  draw(plot); // at once: a canvas that was resized is blank until it is painted
-}
-
 const later = (plot) => { plot.due ||= requestAnimationFrame(() => draw(plot)); };
 
+/** Paint now; also after the box was resized, as that leaves the canvas blank. */
 function draw(plot) {
   cancelAnimationFrame(plot.due);
   plot.due = 0;
-  if (!plot.frame) return;
-  if (plot.frame.dpr !== window.devicePixelRatio) return void resize(plot);
+  const { clientWidth: width, clientHeight: height } = plot.box;
+  if (!plot.points || !width || !height) return;
+  const began = performance.now();
+  const dpr = plot.coarse ? 1 : window.devicePixelRatio || 1;
+  const { frame } = plot;
+  if (frame?.width !== width || frame.height !== height || frame.dpr !== dpr) {
+    plot.frame = frameOf(plot.canvas, width, height, dpr);
+  }
   rescale(plot);
   paint(plot.frame, plot.points, plot.view, plot.ink, plot.theme, plot.selection);
+  if (dpr > 1) plot.slow = performance.now() - began > FRAME_MS;
   drawOver(plot);
   remember(plot);
+}
+
+/** Draw soon; where frames take long on a fine screen, in coarse pixels until the map rests. */
+function moved(plot) {
+  plot.coarse = plot.slow;
+  clearTimeout(plot.rest);
+  plot.rest = setTimeout(() => {
+    if (plot.coarse) { plot.coarse = false; later(plot); }
+  }, REST_MS);
+  later(plot);
 }
 
 function drawOver(plot) {
@@ -128,18 +147,18 @@ function zoom(plot, factor, px = plot.frame.width / 2, py = plot.frame.height / 
   rescale(plot);
   view.cx = x - (px - plot.frame.width / 2) / view.scale;
   view.cy = y + (py - plot.frame.height / 2) / view.scale;
-  later(plot);
+  moved(plot);
 }
 
 function pan(plot, dx, dy) {
   plot.view.cx -= dx / plot.view.scale;
   plot.view.cy += dy / plot.view.scale;
-  later(plot);
+  moved(plot);
 }
 
 function reset(plot) {
   plot.view = home(plot.points);
-  later(plot);
+  moved(plot);
 }
 
 /** Mark the points as selected; Python hears of it by `send`. */

@@ -10,6 +10,7 @@ function listen(plot) {
     target.addEventListener(kind, act, { signal: off.signal, ...more });
   const { over, root, canvas } = plot;
   on(over, "pointerdown", (e) => press(plot, e));
+  on(over, "mousedown", (e) => e.preventDefault()); // else it takes the focus from the canvas
   on(over, "pointermove", (e) => move(plot, e));
   on(over, "pointerup", (e) => release(plot, e));
   on(over, "pointercancel", () => drop(plot));

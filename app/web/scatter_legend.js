@@ -26,15 +26,14 @@ function buildLegend(box, header, points, theme, off, changed) {
   const colours = new Map();
   const shapes = new Map();
   for (const i of points.order) {
-    if (header.kind === "groups") {
-      colours.set(points.colour[i], (colours.get(points.colour[i]) ?? 0) + 1);
-    }
+    const c = points.colour[i];
+    if (header.kind === "groups" || c === NO_VALUE) colours.set(c, (colours.get(c) ?? 0) + 1);
     shapes.set(points.shape[i], (shapes.get(points.shape[i]) ?? 0) + 1);
   }
   const parts = [];
   if (header.title) parts.push(tag("div", "title", header.title));
   if (header.kind === "ramp") parts.push(rampBar(header, theme));
-  else parts.push(...colourEntries(header, colours, off.colour, changed));
+  parts.push(...colourEntries(header, theme, colours, off.colour, changed));
   if (shapes.size > 1) {
     parts.push(tag("div", "title second", "Items"));
     const keys = [2, 1, 0, 3, 4].filter((s) => shapes.has(s));
@@ -45,12 +44,15 @@ function buildLegend(box, header, points, theme, off, changed) {
   box.replaceChildren(...parts);
 }
 
-function colourEntries(header, counts, off, changed) {
-  const rows = header.legend.map((name, c) => {
+function colourEntries(header, theme, counts, off, changed) {
+  const row = (c, name, colour) => {
     const swatch = tag("i", "swatch");
-    swatch.style.background = header.palette[c];
+    swatch.style.background = colour;
     return [c, name, swatch, counts.get(c) ?? 0];
-  });
+  };
+  const rows = header.kind === "groups"
+    ? header.legend.map((name, c) => row(c, name, header.palette[c]))
+    : [...counts.keys()].map((c) => row(c, "No value", `rgb(${noValue(theme).join(",")})`));
   return entries(rows, off, changed);
 }
 
