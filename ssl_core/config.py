@@ -200,8 +200,8 @@ class Config(Table):
         A new price, margin, role or map keeps the name, and with it the simulations that were run
         under it.
         """
-        told = json.dumps(self.model_dump(exclude={"access", "cost", "map", "promotion"}), sort_keys=True)
-        return hashlib.sha256(told.encode()).hexdigest()[:16]
+        told = self.model_dump(exclude={"access", "cost", "map", "promotion"})
+        return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
 
     def changed(self, **tables: dict[str, Any] | int | str) -> Config:
         """A validated copy with some keys of some tables replaced, and the recipe's table whole."""
