@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 import typer
 from rich.markup import escape
 
-from app import api_cli, jobs_cli, promotion_cli, reading_cli, serve_cli, show
+from app import api_cli, jobs_cli, map_cli, promotion_cli, reading_cli, serve_cli, show
 from app import export as exporting
 from app.arguments import WorkspacePath, numbers, words
 from app.bench import cli as bench
@@ -43,6 +43,7 @@ reading_cli.add_to(cli)
 jobs_cli.add_to(cli)
 promotion_cli.add_to(cli)
 serve_cli.add_to(cli)
+map_cli.add_to(cli)
 api_cli.add_to(cli)
 
 # typer keeps its own copy of click to itself; this is the parent of all its usage errors.

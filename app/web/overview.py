@@ -129,7 +129,9 @@ def _plot(curve: Curve) -> None:
         "Of", origins, default=origins[0], format_func=_origin, key="o-origin"
     )
     axis, origin = axis or known[0], origin or origins[0]
-    here = rows[(rows["finding"] == finding) & (rows["origin"] == origin)].dropna(subset=[axis])
+    # The control is a replay's, and stands beside the workspace's own rounds too.
+    shown = (rows["origin"] == origin) | (rows["role"] == "control")
+    here = rows[(rows["finding"] == finding) & shown].dropna(subset=[axis])
     if here.empty:
         st.caption("Nothing is known along this axis: a replay has labels, but nobody's time.")
         return
