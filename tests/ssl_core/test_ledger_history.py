@@ -59,6 +59,8 @@ def full(ledger):
     ledger.reading.take("room", Pulled((read("t1"), read("t2", outcome="skipped")), bookmark="2"))
     decision = Promotion("promotion", 1, "m-1", "student", 1, "m-0", "teacher", "eva", "", "{}")
     ledger.add_promotion(decision, 0)
+    job, _ = ledger.jobs.ask("round", {"seed": 3}, "eva")
+    ledger.jobs.start(job.id, "here")
     raw(ledger, "INSERT INTO answers (item_id, finding, value) VALUES ('t1', 'Nodule', 1)")
     return ledger
 
