@@ -108,5 +108,5 @@ def plotted(at: AppTest) -> tuple[dict[str, Any], dict[str, Any]]:
 def picture_of(at: AppTest) -> list[bytes]:
     """Everything the browser is sent, element by element."""
     return [
-        e.proto.SerializeToString(deterministic=True) for e in elements(at) if hasattr(e, "proto")
+        e.proto.SerializeToString(deterministic=True) for e in elements(at) if e.proto is not None
     ]

@@ -25,10 +25,6 @@ def sent(root, **fields):
 
 BAD = {
     "a number": ({"seed": 2**40}, ["seed"]),
-    "two numbers": (
-        {"seed": 2**40, "query": 0, "share": 300.0},
-        ["seed", "query_size", "random_share"],
-    ),
     "no TOML": ({"recipe": "name = "}, ["recipe"]),
     "unknown recipe": ({"recipe": 'name = "magic"'}, ["'magic' is unknown"]),
     "no recipe": ({"recipe": ""}, ["recipe"]),
@@ -37,7 +33,10 @@ BAD = {
         {"recipe": 'name = "teacher_student"\n[teacher]\nepochs = 0'},
         ["teacher.epochs"],
     ),
-    "empty": ({"query": None, "seed": None}, ["query_size", "seed"]),
+    "two fields": (
+        {"recipe": 'name = "teacher_student"\n[teacher]\nepochs = 0\nbatch_size = -1'},
+        ["teacher.batch_size", "teacher.epochs"],
+    ),
 }
 
 
