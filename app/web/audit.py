@@ -11,6 +11,7 @@ import streamlit as st
 
 from app.web import shell
 from app.web.access import Person
+from app.web.blind import hidden
 from app.web.charts import COLOURS, INK
 from app.web.pictures import grid
 from ssl_core import audit
@@ -41,9 +42,9 @@ def page(ws: Workspace, person: Person) -> None:
         _kept(ws, number)
         _sweep(ws, number)
     with edges:
-        _borders(ws, number)
+        _borders(ws, number, hidden(ws, person))
     with against:
-        _contradictions(ws)
+        _contradictions(ws, hidden(ws, person))
 
 
 @st.cache_data(show_spinner=False, max_entries=4)
@@ -209,7 +210,7 @@ def _border_rows(_ws: Workspace, number: int) -> list[audit.Border]:
     return audit.borders(_ws, number)
 
 
-def _borders(ws: Workspace, number: int) -> None:
+def _borders(ws: Workspace, number: int, out: frozenset[str]) -> None:
     st.caption("The least confident that was kept, and the most confident that was dropped.")
     if not st.toggle("Look at the borders", key=f"a-borders-{number}"):
         st.caption("It scores the pool once more, which takes as long as the round's scoring did.")
@@ -217,7 +218,8 @@ def _borders(ws: Workspace, number: int) -> None:
     found = _border_rows(ws, number)
     names = [f"{b.finding}, {b.sign}" for b in found]
     one = found[names.index(st.selectbox("Finding and sign", names, key="a-border"))]
-    for title, items in (("Kept, just", one.kept), ("Dropped, just", one.dropped)):
+    for title, all_ in (("Kept, just", one.kept), ("Dropped, just", one.dropped)):
+        items = [(i, p) for i, p in all_ if i not in out]
         st.markdown(f"**{title}**")
         if items:
             captions = [f"probability {p:.3f}" for _, p in items]
@@ -233,7 +235,7 @@ def _contradicted(
     return contradictions(_ws, number, stage, most=48)
 
 
-def _contradictions(ws: Workspace) -> None:
+def _contradictions(ws: Workspace, out: frozenset[str]) -> None:
     newest = find_in_use(ws)
     if newest is None:
         raise ReadloopError("No round has a student yet: run a round that trains.")
@@ -244,6 +246,7 @@ def _contradictions(ws: Workspace) -> None:
     if not st.toggle("Look for contradictions", key="a-against"):
         return
     found = _contradicted(ws, newest[0], newest[1].stage, shell.version(ws))
+    found = [c for c in found if c.item_id not in out]
     if not found:
         st.caption("None at a confidence of 80 % or more.")
         return

@@ -17,11 +17,11 @@ from PIL import Image
 from app.api_upload import decoded
 from app.web import shell
 from app.web.access import Person
+from app.web.blind import hidden
 from app.web.feature_map import _coloured, _known, _map, _shapes
 from app.web.pictures import grid
 from app.web.scatter import Points, scatter
 from ssl_core.activation import class_activation, over_image
-from ssl_core.assignment import open_assignments
 from ssl_core.config import Config, validated
 from ssl_core.errors import ReadloopError
 from ssl_core.images import fit_image
@@ -29,7 +29,6 @@ from ssl_core.map_files import RoundMap, mapped_rounds
 from ssl_core.models import Classifier
 from ssl_core.neighbours import Labeled, labeled_items, nearest, star
 from ssl_core.predict import Device, Prediction, Tta, choose_device, predict
-from ssl_core.reading import panel_in
 from ssl_core.recipes import plan
 from ssl_core.records import Model
 from ssl_core.student import operating_point
@@ -82,7 +81,7 @@ def page(ws: Workspace, person: Person) -> None:
     number = which.selectbox("Round", rounds, index=len(rounds) - 1, key="k-round")
     if subject is None:
         return
-    if person.role == "reader" and _waits(ws, subject.item_id):
+    if subject.item_id in hidden(ws, person):
         st.info(
             "This case waits to be read: what the models say of it is shown once it was.",
             icon=":material/visibility_off:",
@@ -141,13 +140,6 @@ def _uploaded(ws: Workspace, data: bytes, name: str) -> Subject:
         raise ReadloopError(f"{name}: {error.detail}") from None
     store = ws.images
     return Subject(rgb, fit_image(rgb, store.size, store.fit, store.channels)[None], "", name)
-
-
-def _waits(ws: Workspace, item_id: str) -> bool:
-    """Whether readers still have to read an item: they would no longer be blind."""
-    log = ws.ledger.reading
-    waiting = open_assignments(log.assignments(), log.reads(), panel_in(ws.config))
-    return item_id in {a.item_id for a in waiting}
 
 
 # The models ---------------------------------------------------------------------------------------

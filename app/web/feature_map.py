@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 
 import numpy as np
@@ -12,6 +12,7 @@ import streamlit as st
 
 from app.web import shell
 from app.web.access import Person
+from app.web.blind import hidden
 from app.web.pictures import grid
 from app.web.scatter import LABELED, POOL, QUEUE, VALIDATION, VAULT, Points, scatter
 from ssl_core.errors import MapError
@@ -72,6 +73,7 @@ def page(ws: Workspace, person: Person) -> None:
         "Finding", findings, disabled=colour not in ("label", "score"), key="f-finding"
     )
     known = _known(ws, number, shell.version(ws))
+    found, known = _without(found, known, hidden(ws, person))
     embedding = found.embeddings[method]
     points = Points(
         x=embedding.coordinates[:, 0],
@@ -110,6 +112,19 @@ def _known(_ws: Workspace, number: int, version: tuple[str, int]) -> Known:
     waiting[list(read)] = False
     waiting &= np.isnan(labels).all(axis=1)
     return Known(labels, asked, readers.astype(np.str_), waiting)
+
+
+def _without(found: RoundMap, known: Known, out: frozenset[str]) -> tuple[RoundMap, Known]:
+    """The same, with what is known and thought of these items taken out."""
+    rows = [found.place[item_id] for item_id in out if item_id in found.place]
+    if not rows:
+        return found, known
+    columns = (found.probabilities, found.uncertainty, known.labels)
+    probabilities, uncertainty, labels = (np.array(column) for column in columns)
+    for values in (probabilities, uncertainty, labels):
+        values[rows] = np.nan
+    found = replace(found, probabilities=probabilities, uncertainty=uncertainty)
+    return found, replace(known, labels=labels)
 
 
 def _shapes(found: RoundMap, known: Known) -> npt.NDArray[np.uint8]:

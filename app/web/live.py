@@ -10,6 +10,7 @@ import streamlit as st
 
 from app import show
 from app.jobs import cancel, log_tail
+from app.web import shell
 from app.web.access import Person
 from app.web.charts import COLOURS, INK
 from ssl_core.job_progress import Curve, Step, round_seconds_left
@@ -40,16 +41,18 @@ def notice(newest: JobState | None) -> None:
 @st.fragment(run_every=EVERY)
 def watch(ws: Workspace, person: Person) -> None:
     """Show the job that lives; when it is over, the whole page is shown anew."""
-    found = ws.ledger.jobs.newest()
-    if found is None or not found.lives:
-        st.rerun(scope="app")
-        return
-    with st.container(border=True, key="job"):
-        _head(ws, found, person)
-        _step(ws, found)
-        _curves(ws.ledger.jobs.curves(found.job.id))
-        with st.expander("Log"):
-            st.code("\n".join(log_tail(ws.root, found.job.id, LINES)) or "(empty)", language=None)
+    with shell.sentences():  # a fragment runs without its page, and so without the page's own
+        found = ws.ledger.jobs.newest()
+        if found is None or not found.lives:
+            st.rerun(scope="app")
+            return
+        with st.container(border=True, key="job"):
+            _head(ws, found, person)
+            _step(ws, found)
+            _curves(ws.ledger.jobs.curves(found.job.id))
+            with st.expander("Log"):
+                tail = "\n".join(log_tail(ws.root, found.job.id, LINES))
+                st.code(tail or "(empty)", language=None)
 
 
 def _head(ws: Workspace, found: JobState, person: Person) -> None:
@@ -65,7 +68,7 @@ def _head(ws: Workspace, found: JobState, person: Person) -> None:
         "Cancel", disabled=found.state == "cancelling", width="stretch", key="job-cancel"
     ):
         cancel(ws, person.name)
-        st.rerun(scope="fragment")
+        st.rerun()  # of the app: a click may come with a run of the whole page
 
 
 def _step(ws: Workspace, found: JobState) -> None:

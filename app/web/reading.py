@@ -177,7 +177,8 @@ def _queue(ws: Workspace, desk: Desk) -> None:
     level = centre.slider("Window centre", 0, 255, 128, key="q-centre")
     span = width.slider("Window width", 1, 255, 255, key="q-width")
     done = {r.item_id: r for r in desk.reads if r.outcome in DONE}
-    answered = done.keys() | _labeled(ws, shell.version(ws))
+    # One whom another reader still has to read is not answered: the reason would colour that read.
+    answered = (done.keys() | _labeled(ws, shell.version(ws))) - {a.item_id for a in desk.waiting}
     chosen = [i for i in asked if which in (None, "All") or (i in answered) == (which == "Read")]
     if not chosen:
         st.caption("None of the newest batch.")

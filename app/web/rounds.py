@@ -13,11 +13,13 @@ from app.jobs import log_tail
 from app.status import status_of
 from app.web import live, shell, start
 from app.web.access import Person
+from app.web.blind import hidden
 from app.web.charts import forest
 from app.web.pictures import grid
 from ssl_core import promotion
 from ssl_core.compare import Comparison, compare_rounds, settings_diff
 from ssl_core.job_states import JobState
+from ssl_core.records import Promotion
 from ssl_core.rounds import unfinished
 from ssl_core.workspace import Workspace
 
@@ -35,7 +37,7 @@ def page(ws: Workspace, person: Person) -> None:
     with tabs[0]:
         _history(ws)
     with tabs[1]:
-        _compare(ws)
+        _compare(ws, person)
     with tabs[2]:
         _models(ws, person)
     with tabs[3]:
@@ -100,7 +102,7 @@ def _interval(found: dict[str, float | None]) -> str:
 # Two rounds side by side --------------------------------------------------------------------------
 
 
-def _compare(ws: Workspace) -> None:
+def _compare(ws: Workspace, person: Person) -> None:
     measured = sorted({number for number, _ in ws.ledger.measurements()})
     if len(measured) < 2:
         shell.empty(
@@ -123,7 +125,7 @@ def _compare(ws: Workspace) -> None:
         found = _compared(ws, *chosen)
     _differences(found)
     _settings(found)
-    _changed(ws, found)
+    _changed(ws, found, hidden(ws, person))
 
 
 @st.cache_data(show_spinner=False, max_entries=8)
@@ -157,12 +159,12 @@ def _settings(found: Comparison) -> None:
     st.dataframe(pd.DataFrame(rows), hide_index=True, width="stretch")
 
 
-def _changed(ws: Workspace, found: Comparison) -> None:
+def _changed(ws: Workspace, found: Comparison, out: frozenset[str]) -> None:
     st.markdown(
         f"**Cases that changed most** · {found.flips:,} of {found.cases:,} answers flipped at the "
         "operating points"
     )
-    few = found.changed[:18]
+    few = [one for one in found.changed if one.item_id not in out][:18]
     captions = [
         f"<b>{one.finding}</b> {'⚑ flipped' if one.flipped else ''}<br>{one.before:.2f} → "
         f"{one.after:.2f}, read {_label(one.label)}"
@@ -229,9 +231,14 @@ def _promote(ws: Workspace, person: Person, others: list[promotion.Made]) -> Non
         st.rerun()
 
 
-def _decisions(ws: Workspace, person: Person, decided: list[Any]) -> None:
+def _decisions(ws: Workspace, person: Person, decided: list[Promotion]) -> None:
     rows = [
-        {"decision": d.kind, "model": f"{d.stage} of round {d.round}", "by": d.by, "why": d.why}
+        {
+            "decision": d.kind,
+            "model": f"{d.stage} of round {d.round}",
+            "by": d.decided_by,
+            "why": d.why,
+        }
         for d in reversed(decided)
     ]
     st.dataframe(pd.DataFrame(rows), hide_index=True, width="stretch")

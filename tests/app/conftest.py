@@ -1,0 +1,46 @@
+"""Workspaces that the tests of the app look at; made once a run, and copied to be changed."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+
+from ssl_core.workspace import Workspace, open_workspace
+from tests import web_workspaces
+
+
+@pytest.fixture(scope="session")
+def empty(tmp_path_factory):
+    """In which people are to read, and no round has run; tests only look at it."""
+    return web_workspaces.empty(tmp_path_factory.mktemp("empty") / "w")
+
+
+@pytest.fixture(scope="session")
+def asked(tmp_path_factory):
+    """After a cold start; tests only look at it."""
+    return web_workspaces.asked(tmp_path_factory.mktemp("asked") / "w")
+
+
+@pytest.fixture(scope="session")
+def read(tmp_path_factory):
+    """After three rounds that people read for; tests only look at it."""
+    return web_workspaces.read(tmp_path_factory.mktemp("read") / "w")
+
+
+@pytest.fixture(scope="session")
+def ws(read) -> Workspace:
+    """The same, open."""
+    return open_workspace(read)
+
+
+@pytest.fixture
+def copy(read, tmp_path):
+    """The same, of which a test may change anything."""
+    return shutil.copytree(read, tmp_path / "w")
+
+
+@pytest.fixture
+def no_label_studio(monkeypatch):
+    """Nobody's server is asked."""
+    monkeypatch.delenv("LABEL_STUDIO_URL", raising=False)
