@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass
 from html import escape
@@ -18,20 +17,15 @@ from app.api_upload import decoded
 from app.web import shell
 from app.web.access import Person
 from app.web.blind import hidden
-from app.web.feature_map import _coloured, _known, _map, _shapes
+from app.web.opinions import Opinion, opinions_of
 from app.web.pictures import grid
+from app.web.points import coloured, known_of, map_of, shapes_of
 from app.web.scatter import Points, scatter
-from ssl_core.activation import class_activation, over_image
-from ssl_core.config import Config, validated
+from ssl_core.activation import over_image
 from ssl_core.errors import ReadloopError
 from ssl_core.images import fit_image
 from ssl_core.map_files import RoundMap, mapped_rounds
-from ssl_core.models import Classifier
 from ssl_core.neighbours import Labeled, labeled_items, nearest, star
-from ssl_core.predict import Device, Prediction, Tta, choose_device, predict
-from ssl_core.recipes import plan
-from ssl_core.records import Model
-from ssl_core.student import operating_point
 from ssl_core.thumbnails import windowed
 from ssl_core.truth import label_matrix
 from ssl_core.workspace import Workspace
@@ -49,17 +43,6 @@ class Subject:
     pixels: npt.NDArray[np.uint8]
     item_id: str
     name: str
-
-
-@dataclass(frozen=True, slots=True)
-class Opinion:
-    """What one model says of it: `heat` (C, h, w) in units of logits."""
-
-    model: Model
-    probabilities: npt.NDArray[np.float32]
-    thresholds: npt.NDArray[np.float64]
-    features: npt.NDArray[np.float32]
-    heat: npt.NDArray[np.float32]
 
 
 def page(ws: Workspace, person: Person) -> None:
@@ -87,7 +70,7 @@ def page(ws: Workspace, person: Person) -> None:
             icon=":material/visibility_off:",
         )
         return
-    opinions = _opinions(ws, number, subject)
+    opinions = opinions_of(ws, number, subject.pixels)
     finding, opacity, centre, width = _controls(ws)
     _pictures(ws, subject, opinions, finding, opacity, (centre, width))
     _table(ws, opinions, subject)
@@ -140,45 +123,6 @@ def _uploaded(ws: Workspace, data: bytes, name: str) -> Subject:
         raise ReadloopError(f"{name}: {error.detail}") from None
     store = ws.images
     return Subject(rgb, fit_image(rgb, store.size, store.fit, store.channels)[None], "", name)
-
-
-# The models ---------------------------------------------------------------------------------------
-
-
-@st.cache_resource(show_spinner=False, max_entries=8)
-def _network(_ws: Workspace, root: str, model: Model) -> Classifier:
-    return _ws.load(model)
-
-
-@st.cache_data(show_spinner=False, max_entries=8)
-def _view(_ws: Workspace, number: int, version: tuple[str, int]) -> tuple[Tta, list[Model]]:
-    """How the round's models look at an image, and those models that were measured."""
-    opened = next(r for r in _ws.ledger.rounds() if r.number == number)
-    config = validated(Config, json.loads(opened.config), f"round {number}")
-    return plan(config.recipe).tta, [model for _, model in _ws.ledger.models(number)]
-
-
-def _opinions(ws: Workspace, number: int, subject: Subject) -> list[Opinion]:
-    tta, models = _view(ws, number, shell.version(ws))
-    compute = ws.config.compute
-    device = Device(choose_device(compute.device), 8, compute.autocast)
-    found = []
-    for model in models:
-        network = _network(ws, str(ws.root), model).to(device.name)
-        said: Prediction = predict(
-            network,
-            subject.pixels,
-            np.arange(1),
-            exclusive=ws.ledger.task.exclusive,
-            device=device,
-            tta=tta,
-        )
-        heat = class_activation(network, subject.pixels, device=device).maps[0]
-        limits = np.asarray(operating_point(ws, number, model.stage), dtype=np.float64)
-        found.append(
-            Opinion(model, said.probabilities[0], limits, np.asarray(said.features[0]), heat)
-        )
-    return found
 
 
 def _controls(ws: Workspace) -> tuple[int, float, float, float]:
@@ -271,7 +215,7 @@ def _truth(ws: Workspace, subject: Subject) -> str:
 
 @st.cache_resource(show_spinner=False, max_entries=2)
 def _labeled(_ws: Workspace, number: int, version: tuple[str, int]) -> Labeled:
-    return labeled_items(_ws, _map(_ws, number, version))
+    return labeled_items(_ws, map_of(_ws, number, version))
 
 
 def _like_it(ws: Workspace, number: int, subject: Subject, student: Opinion) -> None:
@@ -280,7 +224,7 @@ def _like_it(ws: Workspace, number: int, subject: Subject, student: Opinion) -> 
         st.caption("This round has no map, so nothing is known to be near.")
         return
     version = shell.version(ws)
-    found = _map(ws, number, version)
+    found = map_of(ws, number, version)
     features = student.features
     own = subject.item_id or None
     few = nearest(_labeled(ws, number, version), features, NEAREST, exclude=own)
@@ -307,14 +251,14 @@ def _place(
     landed = star(found, features, method)
     if landed is None:
         return
-    known = _known(ws, number, shell.version(ws))
+    known = known_of(ws, number, shell.version(ws))
     coordinates = found.embeddings[method].coordinates
     points = Points(
         x=coordinates[:, 0],
         y=coordinates[:, 1],
-        shape=_shapes(found, known),
+        shape=shapes_of(found, known),
         star=(landed.x, landed.y),
-        **_coloured(found, known, "label", 0),
+        **coloured(found, known, "label", 0),
     )
     scatter(points, key=f"case-{number}-{method}", height=380)
     st.caption(f"The star is where this image lands ({method.upper()}, from its nearest points).")
