@@ -145,6 +145,25 @@ def test_a_thumbnail_leads_to_its_case(app, browser, seen):
     complaints(app)
 
 
+def test_points_that_are_selected_on_the_map_show_their_images(app, browser, seen):
+    page = opened(browser, seen, app)
+    go(page, "Map")
+    box = page.locator("canvas.over").bounding_box()
+    page.keyboard.down("Shift")
+    page.mouse.move(box["x"] + 2, box["y"] + 2)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2, steps=4)
+    page.mouse.move(box["x"] + box["width"] - 2, box["y"] + box["height"] - 2, steps=4)
+    page.mouse.up()
+    page.keyboard.up("Shift")
+    page.get_by_text("72 selected, 24 shown").wait_for()
+    captions = page.locator(".rl-grid figcaption").all_inner_texts()
+    assert len(captions) == 24
+    sealed = [caption for caption in captions if caption.startswith("vault")]
+    assert set(sealed) == {"vault\nlabel sealed"}
+    page.context.close()
+
+
 def test_the_next_case_is_a_click_away(tmp_path, label_studio, browser, seen, monkeypatch):
     where = {
         "LABEL_STUDIO_URL": label_studio.url,
