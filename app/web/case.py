@@ -19,7 +19,7 @@ from app.web.access import Person
 from app.web.blind import hidden
 from app.web.opinions import Opinion, opinions_of
 from app.web.pictures import grid
-from app.web.points import coloured, known_of, map_of, shapes_of
+from app.web.points import coloured, known_of, map_of, shapes_of, without
 from app.web.scatter import Points, scatter
 from ssl_core.activation import over_image
 from ssl_core.errors import ReadloopError
@@ -74,7 +74,7 @@ def page(ws: Workspace, person: Person) -> None:
     finding, opacity, centre, width = _controls(ws)
     _pictures(ws, subject, opinions, finding, opacity, (centre, width))
     _table(ws, opinions, subject)
-    _like_it(ws, number, subject, opinions[-1])
+    _like_it(ws, number, subject, opinions[-1], hidden(ws, person))
 
 
 # The image ----------------------------------------------------------------------------------------
@@ -218,7 +218,9 @@ def _labeled(_ws: Workspace, number: int, version: tuple[str, int]) -> Labeled:
     return labeled_items(_ws, map_of(_ws, number, version))
 
 
-def _like_it(ws: Workspace, number: int, subject: Subject, student: Opinion) -> None:
+def _like_it(
+    ws: Workspace, number: int, subject: Subject, student: Opinion, out: frozenset[str]
+) -> None:
     shell.section("Labeled cases like it")
     if number not in mapped_rounds(ws):
         st.caption("This round has no map, so nothing is known to be near.")
@@ -227,10 +229,11 @@ def _like_it(ws: Workspace, number: int, subject: Subject, student: Opinion) -> 
     found = map_of(ws, number, version)
     features = student.features
     own = subject.item_id or None
-    few = nearest(_labeled(ws, number, version), features, NEAREST, exclude=own)
+    near = nearest(_labeled(ws, number, version), features, NEAREST + len(out), exclude=own)
+    few = [n for n in near if n.item_id not in out][:NEAREST]
     captions = [_neighbour(ws, n.labels, n.similarity) for n in few]
     grid(ws.images, [n.item_id for n in few], captions, link=True)
-    _place(ws, found, features, own, number)
+    _place(ws, found, features, own, number, out)
 
 
 def _neighbour(ws: Workspace, labels: tuple[float, ...], similarity: float) -> str:
@@ -244,6 +247,7 @@ def _place(
     features: npt.NDArray[np.float32],
     own: str | None,
     number: int,
+    out: frozenset[str],
 ) -> None:
     if not found.embeddings:
         return
@@ -251,7 +255,7 @@ def _place(
     landed = star(found, features, method)
     if landed is None:
         return
-    known = known_of(ws, number, shell.version(ws))
+    found, known = without(found, known_of(ws, number, shell.version(ws)), out)
     coordinates = found.embeddings[method].coordinates
     points = Points(
         x=coordinates[:, 0],

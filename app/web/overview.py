@@ -137,10 +137,9 @@ def _plot(curve: Curve) -> None:
         return
     st.altair_chart(_chart(here, axis, curve), width="stretch", height=380)
     if known == ["labels"]:
-        st.caption(
-            "Reader-hours appear once reads carry a time; money once `[cost] per_hour` is set in "
-            "readloop.toml."
-        )
+        priced = "and money appear" if curve.currency else "appear"
+        money = "" if curve.currency else "; money once `[cost] per_hour` is set in readloop.toml"
+        st.caption(f"Reader-hours {priced} once reads carry a time{money}.")
 
 
 def _rows(line: Line) -> list[dict[str, Any]]:

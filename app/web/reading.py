@@ -256,11 +256,12 @@ def _adjudication(ws: Workspace, desk: Desk) -> None:
         return
     adjudicator = ws.config.reading.adjudicator
     who = (
-        f"They wait for {adjudicator}."
+        f"The adjudicator is {_plain(adjudicator)}."
         if adjudicator
-        else ("Nobody decides them: name an `adjudicator` under `[reading]` in readloop.toml.")
+        else ("Nobody decides: name an `adjudicator` under `[reading]` in readloop.toml.")
     )
-    st.markdown(f"**{len(desk.disputed):,} cases** on which readers contradict each other. {who}")
+    count = "1 case" if len(desk.disputed) == 1 else f"{len(desk.disputed):,} cases"
+    st.markdown(f"**{count}** on which readers contradict each other. {who}")
     readers = {i: sorted({r.reader for r in desk.reads if r.item_id == i}) for i in desk.disputed}
     here = desk.disputed[:PAGE]
     grid(ws.images, here, [escape(" and ".join(readers[i])) for i in here])

@@ -8,6 +8,7 @@ import pytest
 import streamlit as st
 
 from ssl_core.map_files import load_map
+from ssl_core.neighbours import features_of, labeled_items, nearest
 from ssl_core.workspace import open_workspace
 from tests import web, web_workspaces
 from tests.web_workspaces import batch, waits
@@ -36,6 +37,30 @@ def test_a_case_that_was_asked_and_not_yet_dealt_out_waits_too(asked, ws, copy):
     assert not at.dataframe
 
 
+def test_the_case_beside_it_does_not_tell_what_another_reader_said(read, ws):
+    half, found = web_workspaces.read_by_one(ws), load_map(ws, NEWEST)
+    labeled = labeled_items(ws, found)
+    beside = next(
+        s.item_id
+        for _, s in ws.ledger.selected()
+        if s.item_id not in waiting_still(ws)
+        and half in near(labeled, features_of(found, s.item_id), s.item_id)
+    )
+    assert half in web.linked(web.shown(read, "case", item=beside))
+    shown = web.linked(web.shown(read, "case", role="reader", item=beside))
+    assert len(shown) == 6
+    assert half not in shown
+
+
+def near(labeled, features, item_id: str) -> list[str]:
+    return [n.item_id for n in nearest(labeled, features, 6, exclude=item_id)]
+
+
+def waiting_still(ws) -> set[str]:
+    """The newest cases that are to be read, and those that are in dispute."""
+    return {s.item_id for s in batch(ws) if s.rank > 3} | set(ws.ledger.reading.disagreements())
+
+
 @pytest.mark.parametrize("colour", ["score", "uncertainty", "label"])
 def test_the_map_keeps_the_opinion_of_a_case_that_waits_from_readers(read, ws, colour):
     place = load_map(ws, NEWEST).place
@@ -62,8 +87,7 @@ def test_the_audit_keeps_it_from_readers_too(read, ws):
             web.checked(at.selectbox(key="a-border").set_value(name).run())
             seen[role] |= set(web.linked(at))
     out = seen["engineer"] - seen["reader"]
-    still = {s.item_id for s in batch(ws) if s.rank > 3}
-    still |= set(ws.ledger.reading.disagreements())  # the adjudicator is still to read them
+    still = waiting_still(ws)
     assert out <= still
     assert seen["reader"].isdisjoint(still)
     assert out

@@ -115,7 +115,7 @@ def test_reading_counts_what_waits_and_shows_every_reader(read, ws):
         assert reader in text
     assert text.count("12 s a read (median)") == 2
     assert "30 s a read (median)" in text
-    assert "They wait for chief." in text
+    assert "**1 case** on which readers contradict each other. The adjudicator is chief." in text
     assert "No Label Studio runs for" in at.warning[0].value
     assert next(b for b in at.button if b.label == "Take in what was read").disabled
     assert {*at.dataframe[0].value["finding"]} == set(toy.TASKS["multi_label"].findings)
