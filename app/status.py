@@ -24,8 +24,26 @@ def status_of(ws: Workspace) -> dict[str, Any]:
     """Plain data: items and labels by split, every round with its numbers, what to do next."""
     ledger = ws.ledger
     items = {split: len(ledger.items(split)) for split in ("train", "validation", "vault")}
+    return {
+        "workspace": str(ws.root),
+        "task": ledger.task.kind,
+        "findings": list(ledger.task.findings),
+        "ledger": ledger.url,
+        "config": ws.config.digest(),
+        "archive": is_archive(ws),
+        "items": items,
+        "labels": ledger.label_counts(),
+        "rounds": rounds_of(ws),
+        "vault_looks": len(ledger.vault_looks()),
+        "next": _next(ws),
+    }
+
+
+def rounds_of(ws: Workspace) -> list[dict[str, Any]]:
+    """Every round with its state, labels and vault AUROC, as plain data."""
+    ledger = ws.ledger
     measured = ledger.measurements()
-    rounds = [
+    return [
         {
             "number": r.number,
             "state": _state(ws, r.number),
@@ -38,19 +56,6 @@ def status_of(ws: Workspace) -> dict[str, Any]:
         }
         for r in ledger.rounds()
     ]
-    return {
-        "workspace": str(ws.root),
-        "task": ledger.task.kind,
-        "findings": list(ledger.task.findings),
-        "ledger": ledger.url,
-        "config": ws.config.digest(),
-        "archive": is_archive(ws),
-        "items": items,
-        "labels": ledger.label_counts(),
-        "rounds": rounds,
-        "vault_looks": len(ledger.vault_looks()),
-        "next": _next(ws),
-    }
 
 
 def _vault_auroc(measured: list[Measurement]) -> dict[str, dict[str, float | None]]:

@@ -105,8 +105,18 @@ def label_cost(ws: Workspace) -> Curve:
         findings=(MACRO, *ledger.task.findings) if len(ledger.task.findings) > 1 else (MACRO,),
         spent=tuple(at),
         now=now,
-        no_control="" if controlled else NO_CONTROL,
+        no_control="" if controlled else _no_control(ws),
         currency=config.cost.currency if config.cost else None,
+    )
+
+
+def _no_control(ws: Workspace) -> str:
+    arms = sum(1 for _ in (ws.root / "simulations").glob(f"*/*/{CONFIG_FILE}"))
+    if not arms:
+        return NO_CONTROL
+    return (
+        f"no control yet: {arms} replays in this workspace were run with other settings, so "
+        "they are not held against its rounds (`readloop simulate` runs them anew)"
     )
 
 

@@ -17,9 +17,11 @@ def find_student(ws: Workspace) -> tuple[int, Model] | None:
     """
     student = plan(ws.config.recipe).fits[-1].name
     made = [(number, model) for number, model in ws.ledger.models() if model.stage == student]
-    measured = {number for number, _ in ws.ledger.measurements() if ws.ledger.finished(number)}
-    finished = [(number, model) for number, model in made if number in measured]
-    return finished[-1] if finished else None
+    measured = {number for number, _ in ws.ledger.measurements()}
+    for number, model in reversed(made):
+        if number in measured and ws.ledger.finished(number):
+            return number, model
+    return None
 
 
 def operating_point(ws: Workspace, number: int, stage: str) -> list[float]:

@@ -59,6 +59,7 @@ def app(root: Path, user: dict[str, Any] | None = None) -> AppTest:
 def checked(at: AppTest) -> AppTest:
     """The page again; fails where it shows an exception."""
     assert not at.exception, [e.message for e in at.exception]
+    assert not [e for e in errors(at) if "nobody foresaw" in e]
     return at
 
 
@@ -76,11 +77,16 @@ def _below(block: Any) -> Any:
 
 def text(at: AppTest) -> str:
     """All text of the page."""
-    return "\n".join(str(e.value) for e in elements(at) if e.type in TEXTS)
+    return plain("\n".join(str(e.value) for e in elements(at) if e.type in TEXTS))
+
+
+def plain(markdown: str) -> str:
+    """What is read where Markdown stands: marks that were made harmless are marks."""
+    return re.sub(r"\\([^A-Za-z0-9\s])", r"\1", markdown)
 
 
 def errors(at: AppTest) -> list[str]:
-    return [e.value for e in at.error]
+    return [plain(e.value) for e in at.error]
 
 
 def metrics(at: AppTest) -> dict[str, str]:

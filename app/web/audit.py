@@ -17,6 +17,7 @@ from app.web.pictures import grid
 from ssl_core import audit
 from ssl_core.contradictions import Contradiction, contradictions
 from ssl_core.errors import ReadloopError
+from ssl_core.evidence import Estimate
 from ssl_core.promotion import find_in_use
 from ssl_core.workspace import Workspace
 
@@ -76,8 +77,7 @@ def _kept_rows(_ws: Workspace, number: int, version: tuple[str, int]) -> pd.Data
                 "low": row.precision.low,
                 "high": row.precision.high,
                 "reads": row.precision.n,
-                "precision of all rounds": so_far[row.finding, row.sign].value,
-                "reads of all rounds": so_far[row.finding, row.sign].n,
+                "all rounds": _estimate(so_far[row.finding, row.sign]),
             }
             for row in rows
         ]
@@ -110,11 +110,16 @@ def _kept(ws: Workspace, number: int) -> None:
                 )
             ],
             "reads": rows["reads"],
-            "all rounds": rows["precision of all rounds"].map(_percent),
-            "reads of all": rows["reads of all rounds"],
+            "precision, all rounds": rows["all rounds"],
         }
     )
     st.dataframe(shown, hide_index=True, width="stretch")
+
+
+def _estimate(found: Estimate) -> str:
+    if not found.n:
+        return "–"
+    return f"{_percent(found.value)} [{_percent(found.low)}, {_percent(found.high)}] of {found.n}"
 
 
 def _percent(value: float | None) -> str:
@@ -179,7 +184,7 @@ def _sweep(ws: Workspace, number: int) -> None:
     finding = st.selectbox("Finding", list(dict.fromkeys(rows["finding"])), key="a-finding")
     here = rows[rows["finding"] == finding].dropna(subset=["precision"])
     base = alt.Chart(here).encode(
-        x=alt.X("κ:Q", title="Keep fraction κ"),
+        x=alt.X("κ:Q", title="Keep fraction κ", axis=alt.Axis(tickCount=10)),
         color=alt.Color(
             "sign:N",
             title=None,
@@ -256,7 +261,7 @@ def _contradictions(ws: Workspace, out: frozenset[str]) -> None:
 def _against(one: Contradiction) -> str:
     said = ", ".join(sorted({reader for reader, _ in one.readers})) or "import"
     label = "present" if one.label else "absent"
-    learned = "<br>and had learned from it" if one.trained_on else ""
+    learned = ", which learned from it" if one.trained_on else ""
     return (
         f"<b>{escape(one.finding)}</b> {label} ({escape(said)})<br>model: {one.probability:.0%}"
         f"{learned}"

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from html import escape
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -13,14 +15,15 @@ import streamlit as st
 from fastapi import HTTPException
 from PIL import Image
 
-from app.api_upload import decoded
+from app.api_upload import NAME, decoded
 from app.web import shell
 from app.web.access import Person
-from app.web.blind import hidden
+from app.web.blind import hidden, waiting
 from app.web.opinions import Opinion, opinions_of
 from app.web.pictures import grid
-from app.web.points import coloured, known_of, map_of, shapes_of, without
+from app.web.points import METHODS, coloured, known_of, map_of, shapes_of, without
 from app.web.scatter import Points, scatter
+from connectors.folder import FolderSource
 from ssl_core.activation import over_image
 from ssl_core.errors import ReadloopError
 from ssl_core.images import fit_image
@@ -64,17 +67,26 @@ def page(ws: Workspace, person: Person) -> None:
     number = which.selectbox("Round", rounds, index=len(rounds) - 1, key="k-round")
     if subject is None:
         return
-    if subject.item_id in hidden(ws, person):
-        st.info(
-            "This case waits to be read: what the models say of it is shown once it was.",
-            icon=":material/visibility_off:",
-        )
+    if _is_sealed(ws, person, subject.item_id):
         return
     opinions = opinions_of(ws, number, subject.pixels)
     finding, opacity, centre, width = _controls(ws)
     _pictures(ws, subject, opinions, finding, opacity, (centre, width))
     _table(ws, opinions, subject)
     _like_it(ws, number, subject, opinions[-1], hidden(ws, person))
+
+
+def _is_sealed(ws: Workspace, person: Person, item_id: str) -> bool:
+    """Whether the case waits to be read, so that what the models say would colour the read."""
+    if item_id not in waiting(ws, shell.version(ws)):
+        return False
+    st.info(
+        "This case waits to be read: what the models say of it is shown once it was.",
+        icon=":material/visibility_off:",
+    )
+    if person.role == "reader":
+        return True
+    return not st.toggle("Show it all the same: I do not read it", key=f"k-seal-{item_id}")
 
 
 # The image ----------------------------------------------------------------------------------------
@@ -94,14 +106,28 @@ def _subject(ws: Workspace) -> Subject | None:
     items = _ids(ws, str(ws.root))
     asked = st.query_params.get("item", "")
     typed = st.text_input("Item (the beginning of its id)", asked, key="k-item").strip().lower()
+    if not re.fullmatch("[0-9a-f]{0,32}", typed):
+        raise ReadloopError("An item's id has the digits 0-9 and a-f: copy one from another page.")
     fitting = [i for i in items if i.startswith(typed)] if typed else _some(ws)
     if not fitting:
-        raise ReadloopError(f"No item's id begins with {typed!r}: copy one from another page.")
+        raise ReadloopError(f"No item's id begins with {typed}: copy one from another page.")
     item_id = fitting[0]
     pixels = ws.images.pixels([item_id])[0]
-    rgb = np.moveaxis(pixels, 0, -1)
-    rgb = np.repeat(rgb, 3, axis=2) if rgb.shape[2] == 1 else rgb
-    return Subject(rgb, pixels[None], item_id, f"item {item_id[:12]} ({items[item_id]})")
+    rgb, how = _original(ws, item_id), ""
+    if rgb is None:
+        rgb, how = np.moveaxis(pixels, 0, -1), f", as the model sees it ({ws.images.size} px)"
+        rgb = np.repeat(rgb, 3, axis=2) if rgb.shape[2] == 1 else rgb
+    return Subject(rgb, pixels[None], item_id, f"item {item_id[:12]} ({items[item_id]}{how})")
+
+
+@st.cache_data(show_spinner=False, max_entries=32)
+def _original(_ws: Workspace, item_id: str) -> npt.NDArray[np.uint8] | None:
+    """The file that an item was imported from, if it is still there."""
+    path = next(item.path for item in _ws.ledger.items() if item.id == item_id)
+    try:
+        return FolderSource(Path(_ws.config.images.folder)).read(path)
+    except (ReadloopError, OSError):
+        return None
 
 
 @st.cache_data(show_spinner=False, max_entries=2)
@@ -110,17 +136,18 @@ def _ids(_ws: Workspace, root: str) -> dict[str, str]:
 
 
 def _some(ws: Workspace) -> list[str]:
-    """The first case of the newest batch, else the first item."""
-    rounds = ws.ledger.rounds()
-    asked = [s.item_id for s in ws.ledger.selections(rounds[-1].number)] if rounds else []
-    return asked or list(_ids(ws, str(ws.root)))[:1]
+    """The case that was read last; before any, the first item that nobody is to read."""
+    unread, items = waiting(ws, shell.version(ws)), _ids(ws, str(ws.root))
+    read = [r.item_id for r in ws.ledger.reading.reads() if items[r.item_id] != "vault"]
+    return [i for i in (*reversed(read), *items) if i not in unread][:1]
 
 
 def _uploaded(ws: Workspace, data: bytes, name: str) -> Subject:
     try:
         rgb = decoded(data).rgb
     except HTTPException as error:
-        raise ReadloopError(f"{name}: {error.detail}") from None
+        detail = str(error.detail).replace(f"{NAME!r} ", "it ").replace("send", "choose")
+        raise ReadloopError(f"{name}: {detail[:1].lower()}{detail[1:]}") from None
     store = ws.images
     return Subject(rgb, fit_image(rgb, store.size, store.fit, store.channels)[None], "", name)
 
@@ -145,7 +172,7 @@ def _pictures(
 ) -> None:
     plain = _scaled(windowed(subject.rgb, *window))
     columns = st.columns(len(opinions) + 1)
-    columns[0].image(plain, caption=subject.name, width="stretch")
+    columns[0].image(plain, caption=shell.plain(subject.name), width="stretch")
     ceiling = max(float(o.heat[finding].max()) for o in opinions)
     for column, opinion in zip(columns[1:], opinions, strict=True):
         shown = over_image(
@@ -156,7 +183,7 @@ def _pictures(
         )
         weight = (shown * opacity)[..., None]
         mixed = (plain * (1 - weight) + HEAT * weight).round().astype(np.uint8)
-        said = f"{opinion.model.stage}: {opinion.probabilities[finding]:.0%}"
+        said = f"{shell.plain(opinion.model.stage)}: {opinion.probabilities[finding]:.0%}"
         column.image(mixed, caption=said, width="stretch")
     st.caption(
         "Orange: what speaks for the finding, in closed form from the last feature maps; one scale "
@@ -177,14 +204,16 @@ def _table(ws: Workspace, opinions: list[Opinion], subject: Subject) -> None:
         row: dict[str, object] = {"finding": finding}
         for o in opinions:
             row[o.model.stage] = float(o.probabilities[c])
-        row["threshold"] = None if exclusive else float(opinions[-1].thresholds[c])
+            if not exclusive:
+                row[f"{o.model.stage} from"] = f"{o.thresholds[c]:.0%}"
         rows.append(row)
     bar = {
         o.model.stage: st.column_config.ProgressColumn(format="percent", min_value=0, max_value=1)
         for o in opinions
     }
-    limit = {"threshold": st.column_config.NumberColumn("operating point", format="%.2f")}
-    st.dataframe(pd.DataFrame(rows), hide_index=True, width="stretch", column_config=bar | limit)
+    st.dataframe(pd.DataFrame(rows).round(3), hide_index=True, width="stretch", column_config=bar)
+    if not exclusive:
+        st.caption("“from”: that model's operating point, chosen on validation.")
     if label := _truth(ws, subject):
         st.markdown(label)
     st.caption(
@@ -203,7 +232,7 @@ def _truth(ws: Workspace, subject: Subject) -> str:
     mine = [label for label in ws.ledger.labels() if label.item_id == subject.item_id]
     row = label_matrix([subject.item_id], mine, findings)[0]
     said = [
-        f"{f} **{'present' if v else 'absent'}**"
+        f"{shell.plain(f)} **{'present' if v else 'absent'}**"
         for f, v in zip(findings, row.tolist(), strict=True)
         if not math.isnan(v)
     ]
@@ -237,8 +266,11 @@ def _like_it(
 
 
 def _neighbour(ws: Workspace, labels: tuple[float, ...], similarity: float) -> str:
-    held = [escape(f) for f, v in zip(ws.ledger.task.findings, labels, strict=True) if v == 1.0]
-    return f"<b>{', '.join(held) or 'none of the findings'}</b><br>cosine {similarity:.2f}"
+    named = list(zip(ws.ledger.task.findings, labels, strict=True))
+    held = [escape(f) for f, v in named if v == 1.0]
+    unknown = any(math.isnan(v) for _, v in named)
+    nothing = "none known; some not labeled" if unknown else "none of the findings"
+    return f"<b>{', '.join(held) or nothing}</b><br>cosine {similarity:.3f}"
 
 
 def _place(
@@ -265,4 +297,4 @@ def _place(
         **coloured(found, known, "label", 0),
     )
     scatter(points, key=f"case-{number}-{method}", height=380)
-    st.caption(f"The star is where this image lands ({method.upper()}, from its nearest points).")
+    st.caption(f"The star is where this image lands ({METHODS[method]}, from its nearest points).")

@@ -20,10 +20,12 @@ DASHES = {"control": [6, 4], "supervised": [2, 2], "intermediate": [1, 3]}
 
 def forest(rows: pd.DataFrame, value: str, title: str) -> alt.LayerChart:
     """A value with its interval (`low`, `high`) a `finding`, beside the line of no effect."""
-    base = alt.Chart(rows).encode(y=alt.Y("finding:N", title=None, sort=None))
+    base = alt.Chart(rows).encode(
+        y=alt.Y("finding:N", title=None, sort=None, axis=alt.Axis(labelLimit=320))
+    )
     colour = COLOURS["student"]
     bars = base.mark_rule(strokeWidth=2, color=colour).encode(
-        x=alt.X("low:Q", title=title), x2="high:Q"
+        x=alt.X("low:Q", title=title, axis=alt.Axis(tickCount=8)), x2="high:Q"
     )
     tips = ["finding", *(alt.Tooltip(f"{c}:Q", format=".3f") for c in (value, "low", "high"))]
     dots = base.mark_point(filled=True, size=70, opacity=1, color=colour).encode(

@@ -11,7 +11,7 @@ from app.web import shell
 from app.web.access import Person
 from app.web.blind import hidden
 from app.web.pictures import grid
-from app.web.points import Known, coloured, known_of, map_of, shapes_of, without
+from app.web.points import METHODS, Known, coloured, known_of, map_of, shapes_of, without
 from app.web.scatter import Points, scatter
 from ssl_core.errors import MapError
 from ssl_core.map_files import RoundMap, mapped_rounds
@@ -39,7 +39,7 @@ def page(ws: Workspace, person: Person) -> None:
     methods = list(found.embeddings)
     if not methods:
         raise MapError("; ".join(found.failed.values()) or "This map has no coordinates.")
-    method = second.selectbox("Method", methods, format_func=str.upper, key="f-method")
+    method = second.selectbox("Method", methods, format_func=METHODS.get, key="f-method")
     colours = ["label", "score", "uncertainty", "split", "round", "reader"]
     colour = third.selectbox("Colour", colours, key="f-colour")
     findings = list(found.findings)
@@ -58,7 +58,7 @@ def page(ws: Workspace, person: Person) -> None:
     chosen = scatter(points, key=f"map-{number}-{method}")
     settings = ", ".join(f"{k} {v}" for k, v in embedding.parameters.items())
     note = f" {embedding.note}" if embedding.note else ""
-    st.caption(f"{method.upper()}: {settings}; seed {embedding.seed}.{note}")
+    st.caption(f"{METHODS[method]}: {settings}; seed {embedding.seed}.{note}")
     _selected(ws, found, known, chosen.indices, chosen.count)
 
 
@@ -78,6 +78,8 @@ def _caption(found: RoundMap, known: Known, row: int) -> str:
     split = found.split_of(row)
     if split == "vault":
         return "vault<br>label sealed"
+    if known.waiting[row]:
+        return f"{split}, in the queue<br>to be read blind"
     scores = found.probabilities[row]
     told = [
         f"{escape(finding)} {_word(label)}{_score(score)}"

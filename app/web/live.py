@@ -23,7 +23,14 @@ LINES = 12  # of the log
 
 def notice(newest: JobState | None) -> None:
     """Say how the newest job ended, if it did not end well."""
-    if newest is None or newest.state in ("finished", "asked", "running", "cancelling"):
+    if newest is None or newest.lives:
+        return
+    if newest.state == "finished":
+        if st.session_state.get("watched") == newest.job.id:
+            st.success(
+                f"Round {newest.round} finished. Its cases are on the page Reading.",
+                icon=":material/check_circle:",
+            )
         return
     if newest.state == "dead":
         st.error(
@@ -33,9 +40,14 @@ def notice(newest: JobState | None) -> None:
             icon=":material/heart_broken:",
         )
     elif newest.state == "failed":
-        st.error(f"Job {newest.job.id} failed. {newest.message}", icon=":material/error:")
+        st.error(
+            f"Job {newest.job.id} failed. {shell.plain(newest.message)}", icon=":material/error:"
+        )
     else:
-        st.info(f"Job {newest.job.id} was cancelled. {newest.message}", icon=":material/cancel:")
+        st.info(
+            f"Job {newest.job.id} was cancelled. {shell.plain(newest.message)}",
+            icon=":material/cancel:",
+        )
 
 
 @st.fragment(run_every=EVERY)
@@ -62,7 +74,7 @@ def _head(ws: Workspace, found: JobState, person: Person) -> None:
     resumes = f", goes on with job {found.job.resumes}" if found.job.resumes else ""
     what.markdown(
         f"**{state}** · job {found.job.id}{resumes} · {show.duration(since)} · asked by "
-        f"{found.job.by} · {found.place or 'no process yet'}"
+        f"{shell.plain(found.job.by)} · {shell.plain(found.place) or 'no process yet'}"
     )
     if person.may_run and stop.button(
         "Cancel", disabled=found.state == "cancelling", width="stretch", key="job-cancel"

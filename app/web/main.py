@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 
 import streamlit as st
@@ -32,17 +33,19 @@ def main(root: Path) -> None:
         ws = shell.open_app(root)
         person = sign_in(ws.config)
         role = role_of(ws.config, person)
-        pages = [
-            st.Page(
+        pages = {
+            name: st.Page(
                 shell.framed(function, ws, Person(person, role)),
                 title=title,
                 icon=icon,
                 url_path=name,
-                default=name == FIRST[role],
             )
             for name, (function, title, icon) in PAGES.items()
-        ]
-        st.navigation(pages, position="top").run()
+        }
+        # The default page has no path of its own: one that leads on keeps every page's address.
+        first = partial(st.switch_page, pages[FIRST[role]])
+        home = st.Page(first, title="Readloop", url_path="home", default=True, visibility="hidden")
+        st.navigation([home, *pages.values()], position="top").run()
 
 
 if __name__ == "__main__":

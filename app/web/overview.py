@@ -13,7 +13,7 @@ import streamlit as st
 from app.web import shell
 from app.web.access import Person
 from app.web.charts import COLOURS, DASHES, INK
-from ssl_core.claim import Claim, claim
+from ssl_core.claim import Claim, claim, interval
 from ssl_core.cost import Cost
 from ssl_core.curve import MACRO, Curve, Line, label_cost
 from ssl_core.promotion import find_in_use
@@ -32,7 +32,7 @@ def page(ws: Workspace, person: Person) -> None:
     """Show the page."""
     shell.heading("Overview", "What the labels bought, beside what chance would have bought.")
     curve, told = _evidence(ws, shell.version(ws))
-    measured = told.text.partition(" Not known:")[0]
+    measured = told.text.partition(" Not known:")[0] + _beside(curve, told)
     st.html(f'<p class="rl-claim">{escape(measured)}</p>')
     if told.point is not None and told.unknown:
         st.caption("Not known: " + "; ".join(told.unknown) + ".")
@@ -48,6 +48,19 @@ def page(ws: Workspace, person: Person) -> None:
 def _evidence(_ws: Workspace, version: tuple[str, int]) -> tuple[Curve, Claim]:
     curve, used = label_cost(_ws), find_in_use(_ws)
     return curve, claim(curve, None if used is None else (used[0], used[1].stage))
+
+
+def _beside(curve: Curve, told: Claim) -> str:
+    """The other model of the same round, if there is one: a lead is to know which is better."""
+    if told.line is None or told.point is None:
+        return ""
+    role = "supervised" if told.line.role == "student" else "student"
+    other = curve.line(role, told.line.origin)
+    same = [p for p in other.points if p.round == told.point.round] if other else []
+    if other is None or not same:
+        return ""
+    name = "teacher, which learned from labels alone," if role == "supervised" else "student"
+    return f" The {name} of the same round has {interval(same[0].auroc)}."
 
 
 def _start(ws: Workspace) -> None:
@@ -190,7 +203,7 @@ def _chart(rows: pd.DataFrame, axis: str, curve: Curve) -> alt.LayerChart:
     base = alt.Chart(rows).encode(x=x, color=colour)
     y = alt.Y("AUROC:Q", title="AUROC on the vault, 95 % interval", scale=scale)
     band = base.mark_area(opacity=0.13).encode(y=alt.Y("low:Q", scale=scale), y2="high:Q")
-    path = base.mark_line(strokeWidth=2).encode(y=y, strokeDash=dash)
+    path = base.mark_line(strokeWidth=2).encode(y=y, strokeDash=dash, order="round:Q")
     tips = [
         alt.Tooltip("line:N", title="model"),
         alt.Tooltip(f"{axis}:Q", title=title, format=",.1f"),
@@ -230,7 +243,7 @@ def _cells(cost: Cost, currency: str | None) -> dict[str, str]:
         "labeled items": f"{cost.labels:,}",
         "of them imported": f"{cost.imported:,}",
         "reads": f"{cost.reads:,}",
-        "reader-hours": f"{cost.hours:,.2f} h" if cost.hours is not None else f"– ({cost.reason})",
+        "reader-hours": f"{cost.hours:,.2f} h" if cost.hours is not None else "–",
     }
     if currency:
         cells["money"] = f"{cost.money:,.0f} {currency}" if cost.money is not None else "–"

@@ -17,6 +17,7 @@ from ssl_core.workspace import Workspace
 UNKNOWN = "not labeled"
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8A5A44", "#7F3C8D")
 GREY = "#9AA3AB"
+METHODS = {"umap": "UMAP", "tsne": "t-SNE", "pca": "PCA"}
 
 
 @dataclass(frozen=True, slots=True, eq=False)

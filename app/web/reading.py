@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from html import escape
 from typing import Any
@@ -15,10 +16,12 @@ from app.reading_tables import readers_of
 from app.rooms import is_archive
 from app.web import shell
 from app.web.access import Person
+from app.web.blind import waiting
 from app.web.charts import INK
 from app.web.pictures import grid
 from connectors.label_studio.room import LabelStudioRoom, Place
 from ssl_core import reading
+from ssl_core.agreement import pace
 from ssl_core.assignment import DONE, open_assignments, skipped_by_all
 from ssl_core.errors import ReadloopError
 from ssl_core.reading import panel_in
@@ -31,12 +34,12 @@ LINKS_SECONDS = 20.0
 
 @dataclass(frozen=True, slots=True)
 class Desk:
-    """The reading room as the ledger knows it."""
+    """The reading room as the ledger knows it; `selections` are newest first, with their round."""
 
     assignments: list[Assignment]
     waiting: list[Assignment]
     reads: list[HeldRead]
-    selections: dict[str, Selection]
+    selections: dict[str, tuple[int, Selection]]
     disputed: list[str]
     unusable: int
     skipped: int
@@ -65,37 +68,37 @@ def page(ws: Workspace, person: Person) -> None:
             f"readloop label-studio up {ws.root}\nreadloop queue {ws.root}",
         )
     else:
-        _figures(desk)
+        _figures(ws, desk)
         _readers(ws, desk)
-    queue, agreement, adjudication = st.tabs(["Queue", "Agreement", "Adjudication"])
-    with queue:
-        _queue(ws, desk)
-    with agreement:
-        _agreement(ws)
-    with adjudication:
-        _adjudication(ws, desk)
+    tabs = {"Queue": _queue, "Agreement": _agreement, "Adjudication": _adjudication}
+    for tab, show in zip(
+        st.tabs(list(tabs), key="r-tabs", on_change="rerun"), tabs.values(), strict=True
+    ):
+        if tab.open:  # agreement takes seconds where there are many reads
+            with tab:
+                show(ws, desk)
 
 
 @st.cache_data(show_spinner=False, max_entries=4)
 def _desk(_ws: Workspace, version: tuple[str, int]) -> Desk:
     log, panel = _ws.ledger.reading, panel_in(_ws.config)
     assignments, reads = log.assignments(), log.reads()
-    rounds = _ws.ledger.rounds()
-    newest = _ws.ledger.selections(rounds[-1].number) if rounds else []
+    asked = sorted(_ws.ledger.selected(), key=lambda one: (-one[0], one[1].rank))
     return Desk(
         assignments=assignments,
         waiting=open_assignments(assignments, reads, panel),
         reads=reads,
-        selections={s.item_id: s for s in newest},
+        selections={s.item_id: (number, s) for number, s in asked},
         disputed=log.disagreements(),
         unusable=len(log.unusable()),
         skipped=len(skipped_by_all(assignments, reads, panel)),
     )
 
 
-def _figures(desk: Desk) -> None:
+def _figures(ws: Workspace, desk: Desk) -> None:
     figures = {
-        "Cases waiting": len({a.item_id for a in desk.waiting}),
+        "With readers": len({a.item_id for a in desk.waiting}),
+        "Not dealt yet": len(_undealt(ws, desk)),
         "Reads done": sum(r.outcome in DONE for r in desk.reads),
         "In dispute": len(desk.disputed),
         "Unusable": desk.unusable,
@@ -108,21 +111,44 @@ def _figures(desk: Desk) -> None:
 def _readers(ws: Workspace, desk: Desk) -> None:
     places, fault = _places(ws, str(ws.root))
     if fault:
-        st.warning(fault, icon=":material/cloud_off:")
-    panel, pace = panel_in(ws.config), {p["reader"]: p for p in _found(ws)["pace"]}
+        st.warning(shell.said(fault), icon=":material/cloud_off:")
+    panel, paces = panel_in(ws.config), _paces(ws, shell.version(ws))
     for reader in (*panel.readers, *([panel.adjudicator] if panel.adjudicator else [])):
         name, bar, speed, go = st.columns([2, 5, 2, 2], vertical_alignment="center")
         done, of = desk.of(reader)
         role = " · adjudicator" if reader == panel.adjudicator else ""
-        name.markdown(f"**{_plain(reader)}**{role}")
+        name.markdown(f"**{shell.plain(reader)}**{role}")
         bar.progress(done / of if of else 0.0, text=f"{done:,} of {of:,} own cases read")
-        seconds = pace.get(reader, {}).get("median_seconds")
-        speed.markdown(f"{seconds:.0f} s a read (median)" if seconds else "no timed read yet")
+        seconds = paces.get(reader, math.nan)
+        timed = not math.isnan(seconds)
+        speed.markdown(f"{seconds:.0f} s a read (median)" if timed else "no timed read yet")
         place = next((p for p in places if p.reader == reader), None)
         if place is not None:
             go.link_button("Next case", place.link, icon=":material/open_in_new:", width="stretch")
-    if st.button("Take in what was read", icon=":material/sync:", disabled=bool(fault)):
+    take, deal, _ = st.columns([2, 2, 5])
+    if take.button(
+        "Take in what was read", icon=":material/sync:", disabled=bool(fault), width="stretch"
+    ):
         _sync(ws)
+    if _undealt(ws, desk) and deal.button(
+        "Deal out new cases", icon=":material/playlist_add:", disabled=bool(fault), width="stretch"
+    ):
+        _deal(ws)
+
+
+def _undealt(ws: Workspace, desk: Desk) -> set[str]:
+    """What rounds asked for and nobody was given yet."""
+    dealt = {a.item_id for a in desk.assignments}
+    return {i for i in waiting(ws, shell.version(ws)) if i in desk.selections and i not in dealt}
+
+
+def _deal(ws: Workspace) -> None:
+    """What `readloop queue` does."""
+    with st.status("Bringing the queues up to date…") as status:
+        done = reading.queue(ws, label_studio_room(ws))
+        told = ", ".join(f"{shell.plain(r)} {n:,}" for r, n in done.waiting.items())
+        status.update(label=f"Waiting now: {told}.", state="complete")
+    st.rerun()
 
 
 def _sync(ws: Workspace) -> None:
@@ -130,14 +156,20 @@ def _sync(ws: Workspace) -> None:
     with st.status("Asking Label Studio…") as status:
         came = reading.sync(ws, label_studio_room(ws))
         for one in came.rejections:
-            st.write(f"Not taken: {one.place}: {one.reason}.")
+            st.write(shell.plain(f"Not taken: {one.place}: {one.reason}."))
         told = f"{came.reads:,} new reads"
         if came.adjudications:
             told += f", {came.adjudications:,} cases sent to the adjudicator"
         status.update(
             label=f"{told}.", state="complete", expanded=bool(came.rejections or came.adjudications)
         )
-    _found.clear()
+
+
+@st.cache_data(show_spinner=False, max_entries=4)
+def _paces(_ws: Workspace, version: tuple[str, int]) -> dict[str, float]:
+    """Median seconds a read, by reader; NaN where no read has a time."""
+    found = pace(_ws.ledger.reading.reads(), _ws.config.reading.idle_cut_seconds)
+    return {one.reader: one.median_seconds for one in found}
 
 
 @st.cache_data(show_spinner=False, ttl=LINKS_SECONDS, max_entries=4)
@@ -159,58 +191,53 @@ def _figures_of_readers(_ws: Workspace, version: tuple[str, int]) -> dict[str, A
     return readers_of(_ws)
 
 
-_found.clear = _figures_of_readers.clear  # type: ignore[attr-defined]
-
-
 # The queue ----------------------------------------------------------------------------------------
 
 
 def _queue(ws: Workspace, desk: Desk) -> None:
-    asked = [s.item_id for s in sorted(desk.selections.values(), key=lambda s: s.rank)]
-    if not asked:
+    if not desk.selections:
         shell.empty(
             "No round has asked for cases yet.", "The first one does.", f"readloop round {ws.root}"
         )
         return
     show, centre, width = st.columns(3)
-    which = show.segmented_control("Show", ["All", "To read", "Read"], default="All", key="q-show")
+    which = show.segmented_control(
+        "Show", ["To read", "Read"], default="To read", required=True, key="q-show"
+    )
     level = centre.slider("Window centre", 0, 255, 128, key="q-centre")
     span = width.slider("Window width", 1, 255, 255, key="q-width")
-    done = {r.item_id: r for r in desk.reads if r.outcome in DONE}
-    # One whom another reader still has to read is not answered: the reason would colour that read.
-    answered = (done.keys() | _labeled(ws, shell.version(ws))) - {a.item_id for a in desk.waiting}
-    chosen = [i for i in asked if which in (None, "All") or (i in answered) == (which == "Read")]
+    unread = waiting(ws, shell.version(ws))
+    chosen = [i for i in desk.selections if (i in unread) == (which == "To read")]
     if not chosen:
-        st.caption("None of the newest batch.")
+        st.caption("All that rounds have asked for is read." if which == "To read" else "None yet.")
         return
     pages = -(-len(chosen) // PAGE)
     number = st.pagination(pages, key="q-page") if pages > 1 else 1
     here = chosen[(number - 1) * PAGE : number * PAGE]
-    captions = [_caption(desk.selections[i], i in answered, done.get(i)) for i in here]
-    grid(ws.images, here, captions, centre=level, width=span)
+    done = {r.item_id: r for r in desk.reads if r.outcome in DONE}
+    captions = [_caption(*desk.selections[i], i not in unread, done.get(i)) for i in here]
+    grid(ws.images, here, captions, centre=level, width=span, link=which == "Read")
     st.caption(
-        f"{len(chosen):,} of {len(asked):,} cases of the newest batch, in the order of asking. Why "
-        "a case was chosen is shown once it was read, so that it cannot colour the read."
+        f"{len(chosen):,} cases that rounds asked for, newest round first, in the order of asking. "
+        "Why a case was chosen is shown once it was read, so that it cannot colour the read. "
+        f"Pictures are as the model sees them ({ws.images.size} px); readers see the originals."
     )
 
 
-@st.cache_data(show_spinner=False, max_entries=4)
-def _labeled(_ws: Workspace, version: tuple[str, int]) -> frozenset[str]:
-    return frozenset(_ws.ledger.labeled_items())
-
-
-def _caption(selection: Selection, answered: bool, read: HeldRead | None) -> str:
-    number = f"<b>{selection.rank + 1}</b> "
+def _caption(round_: int, selection: Selection, answered: bool, read: HeldRead | None) -> str:
+    number = f"<b>{round_}.{selection.rank + 1}</b> "
     if not answered:
         return number + "to read"
-    what = "unusable" if read is not None and read.outcome == "unusable" else "read"
+    if read is None:
+        return number + "skipped by all"
+    what = "unusable" if read.outcome == "unusable" else "read"
     return f"{number}{what}<br>{escape(selection.reason)}"
 
 
 # Agreement and adjudication -----------------------------------------------------------------------
 
 
-def _agreement(ws: Workspace) -> None:
+def _agreement(ws: Workspace, desk: Desk) -> None:
     found = _found(ws)
     if not found["agreement"]:
         shell.empty(
@@ -256,7 +283,7 @@ def _adjudication(ws: Workspace, desk: Desk) -> None:
         return
     adjudicator = ws.config.reading.adjudicator
     who = (
-        f"The adjudicator is {_plain(adjudicator)}."
+        f"The adjudicator is {shell.plain(adjudicator)}."
         if adjudicator
         else ("Nobody decides: name an `adjudicator` under `[reading]` in readloop.toml.")
     )
@@ -265,8 +292,3 @@ def _adjudication(ws: Workspace, desk: Desk) -> None:
     readers = {i: sorted({r.reader for r in desk.reads if r.item_id == i}) for i in desk.disputed}
     here = desk.disputed[:PAGE]
     grid(ws.images, here, [escape(" and ".join(readers[i])) for i in here])
-
-
-def _plain(text: str) -> str:
-    """A name as text in Markdown."""
-    return "".join(f"\\{c}" if c in "\\`*_{}[]()#+-.!|<>$~:" else c for c in text)

@@ -10,7 +10,7 @@ import streamlit as st
 
 from app import show
 from app.jobs import log_tail
-from app.status import status_of
+from app.status import rounds_of
 from app.web import live, shell, start
 from app.web.access import Person
 from app.web.blind import hidden
@@ -48,12 +48,12 @@ def page(ws: Workspace, person: Person) -> None:
 
 
 @st.cache_data(show_spinner=False, max_entries=4)
-def _status(_ws: Workspace, version: tuple[str, int]) -> dict[str, Any]:
-    return status_of(_ws)
+def _rounds(_ws: Workspace, version: tuple[str, int]) -> list[dict[str, Any]]:
+    return rounds_of(_ws)
 
 
 def _history(ws: Workspace) -> None:
-    rounds = _status(ws, shell.version(ws))["rounds"]
+    rounds = _rounds(ws, shell.version(ws))
     if not rounds:
         shell.empty("No round yet.", "The first one only asks: nothing is labeled to train on.")
         return
@@ -78,14 +78,13 @@ def _changes(_ws: Workspace, version: tuple[str, int]) -> dict[int, str]:
 
 def _row(one: dict[str, Any]) -> dict[str, Any]:
     auroc = one["auroc"]
-    best = auroc.get("student") or (list(auroc.values())[-1] if auroc else None)
     return {
         "round": one["number"],
         "state": one["state"],
         "strategy": one["strategy"],
         "recipe": one["recipe"],
         "training labels": one["labels"]["train"],
-        "vault AUROC [95 %]": _interval(best) if best else "–",
+        "vault AUROC [95 %]": "; ".join(f"{k} {_interval(v)}" for k, v in auroc.items()) or "–",
         "cases asked": one["asked"],
         "time": show.duration(one["seconds"]),
     }
@@ -147,6 +146,20 @@ def _differences(found: Comparison) -> None:
         ]
     )
     st.altair_chart(forest(table, "difference", "Difference of AUROC, 95 %"), width="stretch")
+    shown = pd.DataFrame(
+        {
+            "finding": table["finding"],
+            "difference [95 %]": [
+                "–" if d != d else f"{d:+.3f} [{low:+.3f}, {high:+.3f}]"
+                for d, low, high in zip(
+                    table["difference"], table["low"], table["high"], strict=True
+                )
+            ],
+            "p": ["–" if p != p else f"{p:.3f}" for p in table["p"]],
+            "items": table["n"],
+        }
+    )
+    st.dataframe(shown, hide_index=True, width="stretch")
 
 
 def _settings(found: Comparison) -> None:
@@ -219,7 +232,7 @@ def _promote(ws: Workspace, person: Person, others: list[promotion.Made]) -> Non
         return
     with st.spinner("Scoring validation with both models…"):
         verdict = promotion.gate(ws, candidate)
-    (st.success if verdict.passes else st.warning)(verdict.sentence)
+    (st.success if verdict.passes else st.warning)(shell.said(verdict.sentence))
     if not person.may_run:
         st.caption("Promoting needs the role engineer.")
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
@@ -10,10 +11,12 @@ from pathlib import Path
 import streamlit as st
 
 from app.web.access import Person
-from ssl_core.errors import ReadloopError
+from ssl_core.errors import ConfigError, ReadloopError
 from ssl_core.workspace import CONFIG_FILE, Workspace, open_workspace
 
 CSS = (Path(__file__).parent / "style.css").read_text("utf-8")
+
+MARKS = "\\`*_[]<>~$:"  # what makes links, pictures, code, bold, colour or formulas of a text
 
 Page = Callable[[Workspace, Person], None]
 
@@ -28,9 +31,18 @@ def open_app(root: Path) -> Workspace:
 
     Raises `ReadloopError` as `open_workspace` does.
     """
-    file = root / CONFIG_FILE
+    file, place = root / CONFIG_FILE, root.resolve()
     edited = file.stat().st_mtime_ns if file.is_file() else 0
-    return _opened(root.resolve(), edited)
+    try:
+        _last[place] = _opened(place, edited)
+    except ConfigError as error:
+        if place not in _last:
+            raise
+        st.warning(said(f"{error} Until then the app goes on with what was set before."))
+    return _last[place]
+
+
+_last: dict[Path, Workspace] = {}  # as the configuration could last be read
 
 
 @st.cache_resource(show_spinner=False, max_entries=4)
@@ -55,13 +67,32 @@ def sentences() -> Iterator[None]:
     try:
         yield
     except ReadloopError as error:
-        st.error(str(error), icon=":material/error:")
+        st.error(said(str(error)), icon=":material/error:")
     except OSError as error:
         what = f"{error.filename} cannot be used" if error.filename else "The system refused"
         st.error(
-            f"{what} ({error.strerror or error}): check the path and the disk.",
+            plain(f"{what} ({error.strerror or error}): check the path and the disk."),
             icon=":material/error:",
         )
+    except Exception:  # Streamlit's own control flow is no Exception
+        logging.getLogger("readloop").exception("a page failed")
+        st.error(
+            "This page failed in a way that nobody foresaw: the log of `readloop serve` has it.",
+            icon=":material/error:",
+        )
+
+
+def plain(text: object) -> str:
+    """A text that came from outside, for Markdown: nothing in it is a link, a picture or bold."""
+    return "".join(f"\\{c}" if c in MARKS else c for c in str(text).replace("\n", " "))
+
+
+def said(sentence: str) -> str:
+    """A sentence of ours for Markdown: its `commands` stay code, everything else is plain."""
+    parts = sentence.split("`")
+    if len(parts) % 2 == 0:  # one of them came from outside
+        return plain(sentence)
+    return "".join(f"`{part}`" if i % 2 else plain(part) for i, part in enumerate(parts))
 
 
 def version(ws: Workspace) -> tuple[str, int]:

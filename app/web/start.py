@@ -10,6 +10,7 @@ import streamlit as st
 import tomli_w
 
 from app.jobs import launcher, option_faults, start_round
+from app.web import shell
 from app.web.access import Person
 from ssl_core.config import Config
 from ssl_core.job_states import JobState
@@ -66,11 +67,11 @@ def _new(ws: Workspace, person: Person) -> None:
     try:
         options["recipe"] = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        st.error(f"recipe: this is not TOML ({error}): correct it.")
+        st.error(shell.plain(f"recipe: this is not TOML ({error}): correct it."))
         return
     faults = option_faults(ws, options)
     for field, sentence in faults.items():
-        st.error(sentence if not field or field in sentence else f"{field}: {sentence}")
+        st.error(shell.said(sentence if not field or field in sentence else f"{field}: {sentence}"))
     if not faults:
         _begin(ws, differing(config, with_options(config, options)), person)
 

@@ -24,7 +24,10 @@ def test_a_reader_sees_no_opinion_of_a_case_that_waits(read, ws):
         assert not at.dataframe
         assert not at.get("image")
         assert not web.captions(at)
-        assert len(web.shown(read, "case", role="engineer", item=item_id).dataframe) == 1
+        at = web.shown(read, "case", role="engineer", item=item_id)
+        assert not at.dataframe  # who starts rounds may read too
+        web.checked(at.toggle(key=f"k-seal-{item_id}").set_value(True).run())
+        assert len(at.dataframe) == 1
     done = web.shown(read, "case", role="reader", item=batch(ws)[0].item_id)
     assert len(done.dataframe) == 1
 
