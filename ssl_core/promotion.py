@@ -1,13 +1,14 @@
 """Which model is in use, and the gate that a student must pass to replace it.
 
-The model in use is what the newest promotion or rollback says; before the first, it is the newest
-student. Decisions are appended to the ledger, like everything else.
+The model in use is what the newest promotion or rollback says. Before the first, it is the newest
+student if that passed the gate against the first model of its round, its teacher, and else the
+teacher. Decisions are appended to the ledger, like everything else.
 
-The gate asks for a paired comparison of two models on the same items. No round stores one (the
-ledger holds each model's own interval, which says nothing of how the two move together), and the
-vault may not choose a model: its numbers would then no longer be those of an unseen test. So the
-gate measures both on validation, by patient (see `evidence.compare`), and says so. Validation
-also chose each model's epoch, which flatters both; it is the difference that is tested. Losses
+The gate asks for a paired comparison of two models on the same items. A round stores that of its
+own student and teacher; of others the ledger holds each model's own interval, which says nothing of
+how the two move together. The vault may not choose a model: its numbers would then no longer be
+those of an unseen test. So both are measured on validation, by patient (see `evidence.compare`).
+It also chose each model's epoch, which flatters both; it is the difference that is tested. Losses
 below the margin may add up over many promotions: the vault's curve is where that shows.
 """
 
@@ -72,9 +73,23 @@ def find_in_use(ws: Workspace) -> Made | None:
     """The same, or None where no round has trained a model yet."""
     decided = ws.ledger.promotions()
     if not decided:
-        return find_student(ws)
+        return _by_default(ws)
     newest = decided[-1]
     return _made(ws, newest.round, newest.stage, newest.model_id)
+
+
+def _by_default(ws: Workspace) -> Made | None:
+    """The newest student, or its round's first model where it did not pass the gate against it."""
+    found = find_student(ws)
+    if found is None:
+        return None
+    number, _ = found
+    stage = next(s for s in ws.ledger.stages(number) if s.name == "evaluate")
+    held = json.loads(stage.detail).get("gate")  # None: of one model, or of an older release
+    if held is None or (held["low"] is not None and held["low"] > -ws.config.promotion.margin):
+        return found
+    first = [m for _, m in ws.ledger.models(number) if m.stage == held["against"]]
+    return (number, first[-1]) if first else found
 
 
 def candidates(ws: Workspace) -> list[Made]:

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from ssl_core import metrics, pseudo_labels, strategies
 from ssl_core.distributed import is_main
+from ssl_core.evidence import compare
 from ssl_core.maps import keep_prediction
 from ssl_core.models import Classifier, save_model
 from ssl_core.predict import predict, predict_views
@@ -155,7 +156,26 @@ def evaluate_stage(turn: Turn) -> Made:
         measure = partial(_measure, turn, models[name], name, thresholds=chosen)
         measurements += measure("validation", turn.validation, by_split["validation"])
         measurements += measure("vault", vault, by_split["vault"])
-    return {"detail": _finite({"thresholds": thresholds}), "measurements": measurements}
+    detail = {"thresholds": thresholds, "gate": _gate(turn, scores)}
+    return {"detail": _finite(detail), "measurements": measurements}
+
+
+def _gate(turn: Turn, scores: Mapping[str, Mapping[str, npt.NDArray[np.float64]]]) -> Any:
+    """The student less the round's first model: macro AUROC on validation, paired by patient.
+
+    The vault takes no part: what it chose it could no longer measure. None where the recipe makes
+    one model.
+    """
+    first, student = turn.plan.fits[0].name, turn.plan.fits[-1].name
+    if first == student or not turn.validation.ids:
+        return None
+    groups = np.array(turn.validation.groups)
+    ours, theirs = (
+        metrics.auroc(scores[name]["validation"], turn.validation.labels, groups)
+        for name in (student, first)
+    )
+    found = compare(ours, theirs).macro
+    return {"against": first, "difference": found.value, "low": found.low, "high": found.high}
 
 
 def _scores(

@@ -211,7 +211,10 @@ def _models(ws: Workspace, person: Person) -> None:
     if decided:
         _decisions(ws, person, decided)
     else:
-        st.caption("Nothing was promoted yet: the newest student is in use.")
+        st.caption(
+            "Nothing was promoted yet: the newest student is in use if it passed the gate against "
+            "its own teacher, and else the teacher."
+        )
 
 
 def _promote(ws: Workspace, person: Person, others: list[promotion.Made]) -> None:

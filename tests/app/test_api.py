@@ -123,7 +123,7 @@ def test_every_finding_is_answered_at_its_operating_point(trained):
     assert told["model"] == {
         "id": model.id,
         "round": number,
-        "stage": "student",
+        "stage": model.stage,
         "card": f"/models/{model.id}/card",
     }
     assert (told["task"], told["map"]) == (task.kind, None)
@@ -136,7 +136,7 @@ def test_every_finding_is_answered_at_its_operating_point(trained):
         assert present == [p == max(probabilities) for p in probabilities]
         assert {f["threshold"] for f in told["findings"]} == {None}
     else:
-        thresholds = operating_point(trained, number, "student")
+        thresholds = operating_point(trained, number, model.stage)
         assert [f["threshold"] for f in told["findings"]] == pytest.approx(thresholds)
         assert present == [p >= t for p, t in zip(probabilities, thresholds, strict=True)]
 

@@ -78,7 +78,7 @@ def test_promote_then_roll_back(workspace, capsys):
 def test_a_refusal_is_one_sentence_and_an_override_needs_its_reason(strict, capsys):
     assert run(["promote", strict]) == 2
     error = capsys.readouterr().err
-    assert "Not promoted: student of round 3 against student of round 2" in error
+    assert "Not promoted: student of round 3 against teacher of round 3" in error
     assert "does not exclude a loss larger than 0." in error
     assert error.count("\n") == 1
     assert run(["promote", strict, "--override"]) == 2

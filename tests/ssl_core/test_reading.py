@@ -16,6 +16,7 @@ from ssl_core import reading
 from ssl_core.config import Reading
 from ssl_core.errors import WorkspaceError
 from ssl_core.progress import silent
+from ssl_core.promotion import in_use
 from ssl_core.reading import queue, sync
 from ssl_core.records import Answer, Label, Task
 from ssl_core.rounds import run_round
@@ -493,8 +494,7 @@ def test_a_round_trains_on_what_was_read(read_toy, toy_copy):
     hints = ledger.reading.hints()
     assert set(hints) == hinted
     assert set(room.hints) == hinted
-    student = next(m for _, m in ledger.models(2) if m.stage == "student")
-    assert {h.model_id for shown in hints.values() for h in shown} == {student.id}
+    assert {h.model_id for shown in hints.values() for h in shown} == {in_use(toy_copy)[1].id}
 
 
 def test_a_round_without_a_room_is_the_same_round(read_toy, toy_copy, tmp_path):

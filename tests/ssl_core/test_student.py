@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from ssl_core.errors import WorkspaceError
 from ssl_core.hints import hints_for
 from ssl_core.metrics import choose_thresholds
 from ssl_core.predict import Device, predict
-from ssl_core.promotion import in_use
+from ssl_core.promotion import gate, in_use
 from ssl_core.records import Measurement, Model
 from ssl_core.rounds import abandon_round, run_round
 from ssl_core.student import find_student, operating_point, present
@@ -40,9 +41,22 @@ def test_there_is_no_student_before_a_round_has_trained(tmp_path):
 
 
 def test_the_model_in_use_is_the_last_of_its_round(trained):
+    """The student where it passed the gate against its teacher, and else the teacher."""
     number, model = in_use(trained)
-    assert (number, model.stage) == (2, "student")
-    assert model.id == trained.ledger.models(2)[-1][1].id
+    models = {m.stage: m for _, m in trained.ledger.models(2)}
+    assert find_student(trained) == (2, models["student"])
+    stage = next(s for s in trained.ledger.stages(2) if s.name == "evaluate")
+    held = json.loads(stage.detail)["gate"]
+    verdict = gate(trained, (2, models["student"]), (2, models["teacher"]))
+    assert held["against"] == "teacher"
+    for key in ("difference", "low", "high"):
+        assert held[key] == pytest.approx(getattr(verdict, key), abs=1e-6, nan_ok=True)
+    assert (number, model) == (2, models["student" if verdict.passes else "teacher"])
+
+
+def test_the_student_takes_over_where_the_margin_allows(trained):
+    config = trained.config.changed(promotion={"margin": 1.0})
+    assert in_use(replace(trained, config=config))[1].stage == "student"
 
 
 def test_its_thresholds_are_those_that_validation_chose(trained):
@@ -58,7 +72,7 @@ def test_its_thresholds_are_those_that_validation_chose(trained):
         tta="flip",
     ).probabilities
     chosen = choose_thresholds(scores.astype(float), validation.labels, rule="accuracy")
-    assert operating_point(trained, 2, "student") == pytest.approx(chosen.tolist())
+    assert operating_point(trained, 2, model.stage) == pytest.approx(chosen.tolist())
     assert len(chosen) == len(task.findings)
 
 
@@ -68,7 +82,7 @@ def test_hints_are_the_students_opinion_in_the_order_asked(trained):
     ids = [item.id for item in trained.ledger.items()][11:4:-1]
     hints = hints_for(trained, ids)
     assert list(hints) == ids
-    thresholds = operating_point(trained, number, "student")
+    thresholds = operating_point(trained, number, model.stage)
     scores = predict(
         trained.load(model),
         trained.images.array,
