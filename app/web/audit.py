@@ -60,7 +60,7 @@ def _has(ws: Workspace, number: int) -> bool:
 # What was kept ------------------------------------------------------------------------------------
 
 
-@st.cache_data(show_spinner=False, max_entries=16)
+@st.cache_data(show_spinner="Judging the pseudo-labels…", max_entries=16)
 def _kept_rows(_ws: Workspace, number: int, version: tuple[str, int]) -> pd.DataFrame:
     rows = audit.kept(_ws, number)
     so_far = audit.precision_so_far(_ws)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import streamlit as st
 
 from app.web import shell
 from app.web.access import Person
 from ssl_core.assignment import open_assignments
 from ssl_core.reading import panel_in
+from ssl_core.records import Assignment, HeldRead
 from ssl_core.workspace import Workspace
 
 
@@ -16,12 +19,27 @@ def hidden(ws: Workspace, person: Person) -> frozenset[str]:
     return waiting(ws, shell.version(ws)) if person.role == "reader" else frozenset()
 
 
-@st.cache_data(show_spinner=False, max_entries=4)
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Who was asked, what they did, and what is still open, as the ledger has it."""
+
+    assignments: list[Assignment]
+    reads: list[HeldRead]
+    open: list[Assignment]
+
+
+@st.cache_resource(show_spinner=False, max_entries=4)  # as a resource: nothing is copied
+def asked_of(_ws: Workspace, version: tuple[str, int]) -> Asked:
+    """The reading room's side of the ledger, read once for a version of it."""
+    log = _ws.ledger.reading
+    assignments, reads = log.assignments(), log.reads()
+    return Asked(assignments, reads, open_assignments(assignments, reads, panel_in(_ws.config)))
+
+
+@st.cache_resource(show_spinner=False, max_entries=4)
 def waiting(_ws: Workspace, version: tuple[str, int]) -> frozenset[str]:
     """The items that somebody still has to read, whether or not they were put in a queue yet."""
-    ledger, log = _ws.ledger, _ws.ledger.reading
-    assignments = log.assignments()
-    open_ = open_assignments(assignments, log.reads(), panel_in(_ws.config))
-    asked = {selection.item_id for _, selection in ledger.selected()}
-    undealt = asked - {a.item_id for a in assignments} - ledger.labeled_items()
-    return frozenset(undealt | {a.item_id for a in open_})
+    ledger, asked = _ws.ledger, asked_of(_ws, version)
+    selected = {selection.item_id for _, selection in ledger.selected()}
+    undealt = selected - {a.item_id for a in asked.assignments} - ledger.labeled_items()
+    return frozenset(undealt | {a.item_id for a in asked.open})

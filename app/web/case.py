@@ -130,7 +130,7 @@ def _original(_ws: Workspace, item_id: str) -> npt.NDArray[np.uint8] | None:
         return None
 
 
-@st.cache_data(show_spinner=False, max_entries=2)
+@st.cache_resource(show_spinner=False, max_entries=2)
 def _ids(_ws: Workspace, root: str) -> dict[str, str]:
     return {item.id: item.split for item in _ws.ledger.items()}
 

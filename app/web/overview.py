@@ -44,7 +44,7 @@ def page(ws: Workspace, person: Person) -> None:
     _spent(curve)
 
 
-@st.cache_data(show_spinner=False, max_entries=4)
+@st.cache_resource(show_spinner=False, max_entries=4)
 def _evidence(_ws: Workspace, version: tuple[str, int]) -> tuple[Curve, Claim]:
     curve, used = label_cost(_ws), find_in_use(_ws)
     return curve, claim(curve, None if used is None else (used[0], used[1].stage))

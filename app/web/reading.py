@@ -16,16 +16,17 @@ from app.reading_tables import readers_of
 from app.rooms import is_archive
 from app.web import shell
 from app.web.access import Person
-from app.web.blind import waiting
+from app.web.blind import asked_of, waiting
 from app.web.charts import INK
 from app.web.pictures import grid
 from connectors.label_studio.room import LabelStudioRoom, Place
 from ssl_core import reading
 from ssl_core.agreement import pace
-from ssl_core.assignment import DONE, open_assignments, skipped_by_all
+from ssl_core.assignment import DONE, skipped_by_all
 from ssl_core.errors import ReadloopError
 from ssl_core.reading import panel_in
 from ssl_core.records import Assignment, HeldRead, Selection
+from ssl_core.truth import unusable_items
 from ssl_core.workspace import Workspace
 
 PAGE = 24  # thumbnails at a time
@@ -79,19 +80,18 @@ def page(ws: Workspace, person: Person) -> None:
                 show(ws, desk)
 
 
-@st.cache_data(show_spinner=False, max_entries=4)
+@st.cache_resource(show_spinner=False, max_entries=4)
 def _desk(_ws: Workspace, version: tuple[str, int]) -> Desk:
-    log, panel = _ws.ledger.reading, panel_in(_ws.config)
-    assignments, reads = log.assignments(), log.reads()
-    asked = sorted(_ws.ledger.selected(), key=lambda one: (-one[0], one[1].rank))
+    log, asked = _ws.ledger.reading, asked_of(_ws, version)
+    selected = sorted(_ws.ledger.selected(), key=lambda one: (-one[0], one[1].rank))
     return Desk(
-        assignments=assignments,
-        waiting=open_assignments(assignments, reads, panel),
-        reads=reads,
-        selections={s.item_id: (number, s) for number, s in asked},
+        assignments=asked.assignments,
+        waiting=asked.open,
+        reads=asked.reads,
+        selections={s.item_id: (number, s) for number, s in selected},
         disputed=log.disagreements(),
-        unusable=len(log.unusable()),
-        skipped=len(skipped_by_all(assignments, reads, panel)),
+        unusable=len(unusable_items(asked.reads)),
+        skipped=len(skipped_by_all(asked.assignments, asked.reads, panel_in(_ws.config))),
     )
 
 
@@ -168,7 +168,7 @@ def _sync(ws: Workspace) -> None:
 @st.cache_data(show_spinner=False, max_entries=4)
 def _paces(_ws: Workspace, version: tuple[str, int]) -> dict[str, float]:
     """Median seconds a read, by reader; NaN where no read has a time."""
-    found = pace(_ws.ledger.reading.reads(), _ws.config.reading.idle_cut_seconds)
+    found = pace(asked_of(_ws, version).reads, _ws.config.reading.idle_cut_seconds)
     return {one.reader: one.median_seconds for one in found}
 
 

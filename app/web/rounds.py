@@ -47,7 +47,7 @@ def page(ws: Workspace, person: Person) -> None:
 # History ------------------------------------------------------------------------------------------
 
 
-@st.cache_data(show_spinner=False, max_entries=4)
+@st.cache_resource(show_spinner=False, max_entries=4)
 def _rounds(_ws: Workspace, version: tuple[str, int]) -> list[dict[str, Any]]:
     return rounds_of(_ws)
 
