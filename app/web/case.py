@@ -53,7 +53,8 @@ def page(ws: Workspace, person: Person) -> None:
     shell.heading(
         "Case", "One image through every model of a round, and the labeled cases like it."
     )
-    rounds = sorted({number for number, _ in ws.ledger.models()})
+    # A round that is still running has models, but no operating points yet.
+    rounds = sorted({number for number, _ in ws.ledger.measurements()})
     if not rounds:
         shell.empty(
             "No model has been trained yet.",

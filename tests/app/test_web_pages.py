@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from io import BytesIO
 
 import numpy as np
@@ -14,6 +15,7 @@ from app.web.scatter import QUEUE, VALIDATION, VAULT
 from ssl_core import audit
 from ssl_core.cost import spent
 from ssl_core.map_files import load_map
+from ssl_core.records import Stage
 from ssl_core.workspace import open_workspace
 from tests import toy, web, web_workspaces
 from tests.web_workspaces import batch, waits
@@ -327,3 +329,14 @@ def test_what_came_from_outside_is_plain_text():
     assert shell.plain("![a](http://x)").startswith("!\\[a\\](")
     assert shell.said("run `readloop sync [W]` in a_b") == "run `readloop sync [W]` in a\\_b"
     assert "\\[a" in shell.said("one ` and [a](http://x)")
+
+
+def test_a_round_that_still_runs_is_no_choice_on_the_case_page(copy):
+    """Its models are there before they are measured."""
+    ws = open_workspace(copy)
+    model = ws.ledger.models(NEWEST)[-1][1]
+    ws.ledger.open_round(replace(ws.ledger.rounds()[-1], number=NEWEST + 1))
+    ws.ledger.add_stage(Stage(NEWEST + 1, 0, "teacher", "fit", "{}", 1.0), models=[model])
+    at = web.shown(copy, "case")
+    assert at.selectbox(key="k-round").options == ["2", "3"]
+    assert not at.error
