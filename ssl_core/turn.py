@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from ssl_core import pseudo_labels
 from ssl_core.config import Config, validated
 from ssl_core.models import Classifier, build_model
 from ssl_core.predict import Device, Inputs, choose_device
@@ -115,6 +116,10 @@ class Turn:
         chance |= {label.item_id for label in imported if label.source == "import"}
         drawn = np.array([item_id in chance for item_id in self.train.ids], dtype=bool)
         return np.concatenate([self.train.labels[drawn], self.validation.labels])
+
+    def class_prior(self) -> npt.NDArray[np.float64]:
+        """The share of positives expected of each finding, `(C,)`; NaN where nothing says it."""
+        return pseudo_labels.class_prior(self.random_labels(), exclusive=self.exclusive)
 
 
 def can_teach(labels: npt.NDArray[np.float64], task: Task) -> bool:

@@ -21,7 +21,7 @@ from ssl_core.recipes.stages import LABELS, Fit, PseudoLabel
 from ssl_core.records import Measurement, Model, Selection, Split
 from ssl_core.records import PseudoLabel as PseudoLabelRow
 from ssl_core.selection import draw
-from ssl_core.steps import Examples
+from ssl_core.steps import Examples, Unlabeled
 from ssl_core.train import fit, learnable
 from ssl_core.turn import Turn
 from ssl_core.workspace import MODELS_FOLDER, Part, part
@@ -55,6 +55,8 @@ def fit_stage(turn: Turn, stage: Fit) -> Made:
         findings=turn.findings,
         device=turn.device,
         objective=stage.objective,
+        unlabeled=Unlabeled(turn.train.rows, stage.views, stage.ratio) if stage.views else None,
+        prior=turn.class_prior(),
         checkpoint=turn.folder / "checkpoints" / f"{stage.name}.pt",
         checkpoint_seconds=turn.config.compute.checkpoint_seconds,
         report=turn.report,
@@ -102,7 +104,7 @@ def pseudo_label_stage(turn: Turn, stage: PseudoLabel) -> Made:
         report=turn.report,
         stage=stage.name,
     ).probabilities.astype(np.float64)
-    prior = pseudo_labels.class_prior(turn.random_labels(), exclusive=turn.exclusive)
+    prior = turn.class_prior()
     keep = (
         pseudo_labels.keep_most_confident_class
         if turn.exclusive

@@ -10,7 +10,7 @@ from ssl_core.augment import Augmentation
 from ssl_core.config import validated
 from ssl_core.errors import ConfigError
 from ssl_core.predict import Tta
-from ssl_core.recipes import supervised, teacher_student
+from ssl_core.recipes import fixmatch, mean_teacher, supervised, teacher_student
 from ssl_core.recipes.stages import Fit, PseudoLabel, Settings, Stage
 
 
@@ -36,6 +36,8 @@ class Plan:
 RECIPES: dict[str, tuple[type[Settings], Callable[[Any], list[Stage]]]] = {
     "supervised": (supervised.Supervised, supervised.stages),
     "teacher_student": (teacher_student.TeacherStudent, teacher_student.stages),
+    "fixmatch": (fixmatch.FixMatch, fixmatch.stages),
+    "mean_teacher": (mean_teacher.MeanTeacher, mean_teacher.stages),
 }
 
 
@@ -63,6 +65,12 @@ def _stem_blocks(name: str, stages: tuple[Stage, ...], settings: Settings) -> in
         raise ConfigError(
             f"recipe {name}: cache_stem needs one frozen_blocks above 0 in every stage, and tta "
             '"none" or "flip": set those, or leave it out.'
+        )
+    shown = [view for stage in stages if isinstance(stage, Fit) for view in stage.views]
+    if any(view != settings.augmentation for view in shown):
+        raise ConfigError(
+            f"recipe {name}: cache_stem shows an image and its mirror alone, and this recipe "
+            "compares other views: leave cache_stem out."
         )
     return frozen.pop()
 

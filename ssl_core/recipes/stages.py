@@ -34,6 +34,9 @@ class Fit:
     start: the earlier stage whose weights it begins with; None begins with the backbone's own.
     otherwise: the earlier stage whose model stands in when `on` holds nothing that can be learned,
         as with pseudo-labels of an empty pool; None makes that an error.
+    views: one augmentation for each view of the images of the whole train pool (D and U together,
+        without their labels) that the objective compares at each step; () shows none.
+    ratio: how many of those a step shows for each place of its batch.
     """
 
     name: str
@@ -42,6 +45,8 @@ class Fit:
     start: str | None = None
     otherwise: str | None = None
     objective: Objective = supervised
+    views: tuple[Augmentation, ...] = ()
+    ratio: int = 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -151,7 +151,7 @@ def test_a_table_is_left_as_it_was(name):
 @pytest.mark.parametrize("name", ["teacher-student", "", None, 3, ["supervised"], {}])
 def test_an_unknown_recipe_lists_the_known(name):
     assert refused({"name": name}) == (
-        f"recipe.name = {name!r} is unknown; use one of ['supervised', 'teacher_student']."
+        f"recipe.name = {name!r} is unknown; use one of {sorted(RECIPES)}."
     )
 
 
