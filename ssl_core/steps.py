@@ -17,13 +17,14 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from ssl_core.augment import Augmentation, augment
+from ssl_core.augment import Augmentation
 from ssl_core.config import Count, Positive, Share, Table
 from ssl_core.distributed import copy_from_main, rank, world_size
 from ssl_core.errors import TrainingError
 from ssl_core.models import Classifier
 from ssl_core.objectives import Batch, Objective
 from ssl_core.predict import Device, Inputs
+from ssl_core.rand_augment import View, view
 
 FloatArray = npt.NDArray[np.floating]
 NotNegative = Annotated[float, Field(ge=0)]
@@ -80,7 +81,7 @@ class Unlabeled:
     """
 
     rows: npt.NDArray[np.int64]
-    views: tuple[Augmentation, ...]
+    views: tuple[View, ...]
     ratio: int = 1
 
 
@@ -184,7 +185,7 @@ class Loop:
         )
 
     def _views(
-        self, rows: npt.NDArray[np.int64], specs: tuple[Augmentation, ...], number: int, name: str
+        self, rows: npt.NDArray[np.int64], specs: tuple[View, ...], number: int, name: str
     ) -> list[Tensor]:
         """Views of the same images, one a spec, one after the other from one stream of chance."""
         images = self.device.place(self.pixels[rows])
@@ -198,9 +199,9 @@ def _nothing(findings: int) -> Examples:
     return Examples(np.empty(0, np.int64), np.empty((0, findings)))
 
 
-def _view(images: Tensor, spec: Augmentation, generator: torch.Generator) -> Tensor:
+def _view(images: Tensor, spec: View, generator: torch.Generator) -> Tensor:
     if images.ndim < 5:
-        return augment(images, spec, generator)
+        return view(images, spec, generator)
     which = torch.randint(images.shape[1], (len(images),), generator=generator)
     return images[torch.arange(len(images)), which]  # of stems: the image or its mirror
 

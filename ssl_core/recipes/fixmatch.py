@@ -14,21 +14,19 @@ from ssl_core.augment import MILD, Augmentation
 from ssl_core.config import Count, Share
 from ssl_core.distributed import join_processes
 from ssl_core.objectives import Batch, classification, see
+from ssl_core.rand_augment import RandAugment
 from ssl_core.recipes.stages import LABELS, Fit, Settings, Stage
 from ssl_core.steps import NotNegative, Schedule
 
 REMEMBERED = 128  # batches in the running mean of predictions (ReMixMatch, Section 3.1)
 
-STRONG = Augmentation(
-    rotation=30.0, translation=0.2, scale=(0.8, 1.25), perspective=0.2, brightness=0.4, contrast=0.4
-)
-
 
 class FixMatch(Settings):
     """Parameters; the paper's (Table 4) but for length and views, which fit radiographs.
 
-    `augmentation` makes the weak views, `strong` the strong ones. `ratio` is the paper's μ,
-    `weight` its λ_u, `threshold` its τ. Without `align` there is no distribution alignment.
+    `augmentation` makes the weak views, `strong` (RandAugment and a hole) the strong ones. `ratio`
+    is the paper's μ, `weight` its λ_u, `threshold` its τ. Without `align` there is no distribution
+    alignment.
     """
 
     student: Schedule = Schedule(
@@ -41,7 +39,7 @@ class FixMatch(Settings):
         ema=0.999,
     )
     augmentation: Augmentation = MILD
-    strong: Augmentation = STRONG
+    strong: RandAugment = RandAugment()
     threshold: Share = 0.95
     ratio: Count = 7
     weight: NotNegative = 1.0

@@ -8,6 +8,7 @@ from ssl_core.augment import Augmentation
 from ssl_core.config import Table
 from ssl_core.objectives import Objective, supervised
 from ssl_core.predict import Tta
+from ssl_core.rand_augment import View
 from ssl_core.steps import Schedule
 
 LABELS = "labels"
@@ -45,7 +46,7 @@ class Fit:
     start: str | None = None
     otherwise: str | None = None
     objective: Objective = supervised
-    views: tuple[Augmentation, ...] = ()
+    views: tuple[View, ...] = ()
     ratio: int = 1
 
 
