@@ -21,6 +21,7 @@ from ssl_core.augment import Augmentation
 from ssl_core.config import Count, Positive, Share, Table
 from ssl_core.distributed import copy_from_main, rank, world_size
 from ssl_core.errors import TrainingError
+from ssl_core.lars import Lars
 from ssl_core.models import Classifier
 from ssl_core.objectives import Batch, Objective
 from ssl_core.predict import Device, Inputs
@@ -51,7 +52,7 @@ class Schedule(Table):
     head_rate: Positive = 1.0
     rate: Literal["decay", "cosine"] = "decay"
     warmup: NotNegative = 0.0
-    optimizer: Literal["adam", "adamw", "sgd"] = "adam"
+    optimizer: Literal["adam", "adamw", "sgd", "lars"] = "adam"
     weight_decay: NotNegative = 0.0
     label_smoothing: Share = 0.0
     frozen_blocks: Annotated[int, Field(ge=0)] = 0
@@ -272,6 +273,7 @@ def update_average(
 
 def _optimizer(model: Classifier, schedule: Schedule) -> torch.optim.Optimizer:
     body = [p for p in model.blocks.parameters() if p.requires_grad]
+    body += model.neck.parameters()
     head_lr = schedule.learning_rate * schedule.head_rate
     groups: list[dict[str, Any]] = [
         {"params": parameters, "lr": lr, "first_lr": lr}
@@ -279,6 +281,8 @@ def _optimizer(model: Classifier, schedule: Schedule) -> torch.optim.Optimizer:
     ]
     if schedule.optimizer == "sgd":
         return torch.optim.SGD(groups, momentum=0.9, weight_decay=schedule.weight_decay)
+    if schedule.optimizer == "lars":
+        return Lars(groups, momentum=0.9, weight_decay=schedule.weight_decay)
     kind = torch.optim.AdamW if schedule.optimizer == "adamw" else torch.optim.Adam
     return kind(groups, weight_decay=schedule.weight_decay)
 
