@@ -10,7 +10,7 @@ from ssl_core.augment import Augmentation
 from ssl_core.config import validated
 from ssl_core.errors import ConfigError
 from ssl_core.predict import Tta
-from ssl_core.recipes import fixmatch, mean_teacher, simclr_v2, supervised, teacher_student
+from ssl_core.recipes import fixmatch, mean_teacher, s2mts2, simclr_v2, supervised, teacher_student
 from ssl_core.recipes.stages import Fit, Pretrain, PseudoLabel, Settings, Stage
 
 
@@ -38,6 +38,7 @@ RECIPES: dict[str, tuple[type[Settings], Callable[[Any], list[Stage]]]] = {
     "teacher_student": (teacher_student.TeacherStudent, teacher_student.stages),
     "fixmatch": (fixmatch.FixMatch, fixmatch.stages),
     "simclr_v2": (simclr_v2.SimClrV2, simclr_v2.stages),
+    "s2mts2": (s2mts2.S2mts2, s2mts2.stages),
     "mean_teacher": (mean_teacher.MeanTeacher, mean_teacher.stages),
 }
 
