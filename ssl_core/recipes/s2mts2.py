@@ -90,7 +90,7 @@ class JointContrast:
     queue: int = 4096
 
     def __call__(self, student: nn.Module, teacher: nn.Module | None, batch: Batch) -> Tensor:
-        """Labels are not looked at. Keys are remembered after the loss, one an image."""
+        """Labels are not looked at. After the loss each image's mean key joins the queue."""
         if not batch.views or teacher is None:
             return see(student, batch.images)[0].sum() * 0.0
         query, *positives = batch.views
@@ -102,7 +102,7 @@ class JointContrast:
         loss = joint_contrastive(
             F.normalize(answer, dim=1), keys, past, self.temperature, self.influence
         )
-        batch.memory["keys"] = torch.cat([past, join_processes(keys[0])])[-self.queue :]
+        batch.memory["keys"] = torch.cat([past, join_processes(keys.mean(0))])[-self.queue :]
         return loss
 
 
@@ -121,7 +121,8 @@ def joint_contrastive(
         keys: `(M', U, d)` of the same images, from which μ and Σ (divided by M') are estimated.
         negatives: `(K, d)` of other images, k; K may be 0.
         temperature: τ > 0.
-        influence: λ ≥ 0; 0 is the contrast with the mean key alone, 1 the bound itself.
+        influence: λ ≥ 0; 0 is the contrast with the mean key alone, 1 the bound itself. The
+            authors' code divides the second term by τ once: its λ is ours divided by τ.
 
     Returns:
         A scalar ≥ 0.

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ssl_core.errors import Cancelled
-from ssl_core.recipes import RECIPES
+from ssl_core.errors import Cancelled, ConfigError
+from ssl_core.recipes import RECIPES, plan
 from ssl_core.rounds import run_round
 from ssl_core.steps import Schedule
 from tests import toy
@@ -101,3 +101,28 @@ def test_a_student_does_not_fall_far_below_the_supervised_one(name, baseline, tm
     got = auroc(tmp_path / "w", name)
     assert np.isfinite(got)
     assert got > baseline - 0.15, f"{name} {got:.3f}, supervised {baseline:.3f}"
+
+
+def test_mean_teacher_runs_on_cached_stems(tmp_path):
+    table = short("mean_teacher", frozen_blocks=3, frozen_norm=True) | {"cache_stem": True}
+    workspace, room = toy.opened(toy.make(tmp_path / "w", recipe=table))
+    run_round(workspace, room, query_size=20)
+    number = run_round(workspace, room)
+    assert [m.stage for _, m in workspace.ledger.models(number)] == ["student"]
+    assert list(workspace.images.folder.glob("stems-*"))
+
+
+@pytest.mark.parametrize("name", ["fixmatch", "simclr_v2"])
+def test_stems_have_no_strong_views_and_are_of_one_network(name):
+    table = short(name, frozen_blocks=3, frozen_norm=True) | {"cache_stem": True}
+    table.pop("pretrain", None)
+    with pytest.raises(ConfigError, match=f"recipe {name}: cache_stem shows one network an image"):
+        plan(table)
+
+
+def test_a_student_that_does_not_exist_is_refused_before_the_round_opens(tmp_path):
+    table = short("simclr_v2") | {"student_backbone": "resnet19"}
+    workspace, room = toy.opened(toy.make(tmp_path / "w", recipe=table))
+    with pytest.raises(ConfigError, match="backbone 'resnet19' is unknown"):
+        run_round(workspace, room)
+    assert workspace.ledger.rounds() == []

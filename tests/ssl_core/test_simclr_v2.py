@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from ssl_core.activation import class_activation
 from ssl_core.errors import ConfigError
 from ssl_core.models import Output, build_model, load_model, save_model, with_new_head
 from ssl_core.objectives import Batch
@@ -138,3 +139,9 @@ def test_the_recipe_is_pretrain_finetune_distil():
     assert (finetuned.start, finetuned.neck) == ("pretrained", 1)
     assert (student.on, student.teacher, student.backbone) == (None, "finetuned", "resnet18")
     assert student.objective == Distil(0.1)
+
+
+def test_a_network_with_a_neck_has_no_closed_form_map():
+    model = build_model("small_cnn", 2, neck=1)
+    with pytest.raises(ConfigError, match="does not end in global pooling"):
+        class_activation(model, np.zeros((1, 1, 16, 16), np.uint8))
