@@ -81,7 +81,7 @@ def class_activation(
 
 
 def _check_closed_form(model: Classifier) -> None:
-    if not isinstance(model, Classifier) or type(model.head) is not nn.Linear:
+    if not isinstance(model, Classifier) or type(model.head) is not nn.Linear or len(model.neck):
         raise ConfigError(
             f"{getattr(model, 'backbone', type(model).__name__)} does not end in global pooling "
             "and one linear layer, so it has no closed-form class-activation map: use a model "

@@ -52,6 +52,8 @@ class Augmentation:
         (torchvision's `RandomPerspective(distortion_scale)`).
     perspective_probability: probability that the corners move at all, 0 to 1.
     brightness, contrast: the factor is drawn from 1 ± this, 0 to 1 (torchvision's `ColorJitter`).
+    crop: smallest and largest share of the area that is kept, above 0 to 1, and blown up to the
+        whole again; its place is drawn too. The last of the moves; sides keep their ratio.
     """
 
     flip: float = 0.5
@@ -62,6 +64,7 @@ class Augmentation:
     perspective_probability: float = 0.5
     brightness: float = 0.0
     contrast: float = 0.0
+    crop: tuple[float, float] = (1.0, 1.0)
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}  # a configuration's misspelt key is refused
 
@@ -77,6 +80,11 @@ class Augmentation:
             raise ValueError(
                 f"augmentation scale is {self.scale}: give two factors, 0 < low ≤ high"
             )
+        low, high = self.crop
+        if not 0.0 < low <= high <= 1.0:
+            raise ValueError(
+                f"augmentation crop is {self.crop}: give two shares, 0 < low ≤ high ≤ 1"
+            )
 
     @property
     def tilts(self) -> bool:
@@ -84,10 +92,15 @@ class Augmentation:
         return min(self.perspective, self.perspective_probability) > 0.0
 
     @property
+    def crops(self) -> bool:
+        """Whether a view can be of a part."""
+        return self.crop != (1.0, 1.0)
+
+    @property
     def moves(self) -> bool:
         """Whether any pixel can move."""
         still = self.flip == self.rotation == self.translation == 0.0 and self.scale == (1.0, 1.0)
-        return self.tilts or not still
+        return self.tilts or self.crops or not still
 
     @property
     def exposes(self) -> bool:
@@ -135,10 +148,10 @@ def sample_warps(
 ) -> Tensor:
     """Draw `(n, 3, 3)` float64 matrices, output → input, for pictures of `aspect` width / height.
 
-    Each sample takes 14 numbers of the generator's stream, whatever the spec turns off: on the
-    CPU the i-th matrix depends on the stream and on i alone, not on `n`.
+    Each sample takes 14 numbers of the generator's stream, whatever the spec turns off, and 3 more
+    for a crop: on the CPU the i-th matrix depends on the stream and on i alone, not on `n`.
     """
-    draws = _uniform(n, 14, generator)
+    draws = _uniform(n, 17 if spec.crops else 14, generator)
     flip, angle, size, tilt = draws[:, :4].unbind(dim=1)
     low, high = spec.scale
     moved = affine_warps(
@@ -148,11 +161,27 @@ def sample_warps(
         (2.0 * draws[:, 4:6] - 1.0) * spec.translation,
         aspect=aspect,
     )
-    if not spec.tilts:
-        return moved
-    reach = spec.perspective * (tilt < spec.perspective_probability)
-    inwards = 1.0 - reach[:, None, None] * draws[:, 6:].view(n, 4, 2)
-    return moved @ perspective_warps(draws.new_tensor(CORNERS) * inwards)
+    if spec.tilts:
+        reach = spec.perspective * (tilt < spec.perspective_probability)
+        inwards = 1.0 - reach[:, None, None] * draws[:, 6:14].view(n, 4, 2)
+        moved = moved @ perspective_warps(draws.new_tensor(CORNERS) * inwards)
+    if spec.crops:
+        low, high = spec.crop
+        side = (low + draws[:, 14] * (high - low)).sqrt()
+        moved = moved @ crop_warps(side, 2.0 * draws[:, 15:] - 1.0)
+    return moved
+
+
+def crop_warps(side: Tensor, place: Tensor) -> Tensor:
+    """`(n, 3, 3)` matrices, output → input, that blow a part up to the whole picture.
+
+    side: `(n,)` share of each side that is kept, above 0 to 1. place: `(n, 2)` in [-1, 1], from the
+    left or upper border to the right or lower one.
+    """
+    matrices = torch.eye(3).to(side).repeat(len(side), 1, 1)
+    matrices[:, :2, :2] *= side[:, None, None]
+    matrices[:, :2, 2] = (1.0 - side)[:, None] * place
+    return matrices
 
 
 def affine_warps(

@@ -123,7 +123,7 @@ def _no_control(ws: Workspace) -> str:
 def supervised_stage(recipe: dict[str, object]) -> str | None:
     """The stage of a recipe whose model learned from labels alone; None where there is none."""
     fits = plan(recipe).fits
-    return next((f.name for f in fits if f.on == LABELS and f.start is None), None)
+    return next((f.name for f in fits if f.on == LABELS and not (f.start or f.views)), None)
 
 
 def _measured(ledger: Ledger) -> list[tuple[int, Measurement]]:

@@ -92,6 +92,15 @@ def copy_from_main(tensors: Iterable[torch.Tensor]) -> None:
             dist.broadcast(tensor, src=0)
 
 
+def join_processes(part: torch.Tensor) -> torch.Tensor:
+    """The rows `(n, …)` of all processes, in order of rank, everywhere; n is the same in each."""
+    if not dist.is_initialized():
+        return part
+    parts = [torch.empty_like(part) for _ in range(world_size())]
+    dist.all_gather(parts, part.contiguous())
+    return torch.cat(parts)
+
+
 def share_of(rows: npt.NDArray[T]) -> npt.NDArray[T]:
     """This process's part of `rows`: every world-size-th one."""
     return rows[rank() :: world_size()]

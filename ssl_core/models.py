@@ -28,7 +28,9 @@ class Output(NamedTuple):
 
 
 class Classifier(nn.Module):
-    """Blocks, global average pooling, dropout, one linear layer.
+    """Blocks, global average pooling, the neck, dropout, one linear layer.
+
+    The neck is empty, or `neck` hidden layers as a projection head has them (SimCLRv2).
 
     `forward` takes images `(B, 1 or 3, H, W)` in [0, 1]. The blocks are a flat sequence so that
     the first of them can be frozen, and run once instead of at every step (`stem`).
@@ -44,12 +46,14 @@ class Classifier(nn.Module):
         width: int,
         findings: int,
         dropout: float = 0.0,
+        neck: int = 0,
     ) -> None:
         super().__init__()
         self.backbone = backbone
         self.blocks = nn.Sequential(*blocks)
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(width, findings)
+        self.neck = nn.Sequential(*[m for _ in range(neck) for m in _hidden(width)])
         self.frozen_blocks = 0
         self.frozen_norm = False
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
@@ -72,7 +76,7 @@ class Classifier(nn.Module):
         x = self.blocks[self.frozen_blocks :](x)
         # Under bf16 autocast items would share scores: bf16 has 128 numbers between 1 and 2.
         with torch.autocast(x.device.type, enabled=False):
-            features = x.float().mean(dim=(2, 3))
+            features = self.neck(x.float().mean(dim=(2, 3)))
             return Output(self.head(self.dropout(features)), features)
 
     def freeze(self, blocks: int, *, norm: bool) -> None:
@@ -98,6 +102,10 @@ class Classifier(nn.Module):
                 if isinstance(module, nn.modules.batchnorm._BatchNorm):
                     module.eval()
         return self
+
+
+def _hidden(width: int) -> list[nn.Module]:
+    return [nn.Linear(width, width, bias=False), nn.BatchNorm1d(width), nn.ReLU(inplace=True)]
 
 
 def _densenet(net: nn.Module) -> tuple[list[nn.Module], int]:
@@ -132,7 +140,7 @@ BACKBONES: dict[str, Cut] = {
 }
 
 
-def _small_cnn(findings: int) -> Classifier:
+def _small_cnn(findings: int, neck: int) -> Classifier:
     """Four blocks for small pictures; the first strides, as full size costs most on a CPU."""
 
     def norm(convolution: nn.Conv2d) -> list[nn.Module]:
@@ -143,11 +151,11 @@ def _small_cnn(findings: int) -> Classifier:
     for a, b in pairwise(widths):
         convolution = nn.Conv2d(a, b, 3, padding=1, bias=False)
         blocks.append(nn.Sequential(*norm(convolution), nn.MaxPool2d(2)))
-    return Classifier("small_cnn", blocks, widths[-1], findings)
+    return Classifier("small_cnn", blocks, widths[-1], findings, neck=neck)
 
 
 def build_model(
-    backbone: str, findings: int, *, weights: str = "none", seed: int = 0
+    backbone: str, findings: int, *, weights: str = "none", seed: int = 0, neck: int = 0
 ) -> Classifier:
     """A fresh classifier with C = `findings` outputs.
 
@@ -156,7 +164,8 @@ def build_model(
         findings: C ≥ 1.
         weights: "none"; "imagenet" (torchvision's default weights, fetched by torchvision); or the
             path of a safetensors or weights-only .pth file in torchvision's own naming.
-        seed: of everything drawn: the head, and the blocks if there are no weights.
+        seed: of everything drawn: head and neck, and the blocks if there are no weights.
+        neck: hidden layers between pooling and head, 0 or more.
 
     Raises:
         ConfigError: unknown backbone, or weights that are missing or belong to another network.
@@ -168,12 +177,31 @@ def build_model(
         if backbone == "small_cnn":
             if weights != "none":
                 raise ConfigError("small_cnn has no published weights: set weights = 'none'.")
-            return _small_cnn(findings)
+            return _small_cnn(findings, neck)
         net = _torchvision(backbone, weights)
         if weights not in ("none", "imagenet"):
             _load_torchvision(net, Path(weights), backbone)
         blocks, width = BACKBONES[backbone](net)
-        return Classifier(backbone, blocks, width, findings)
+        return Classifier(backbone, blocks, width, findings, neck=neck)
+
+
+def with_new_head(model: Classifier, findings: int, *, neck: int, seed: int) -> Classifier:
+    """A classifier that begins with the blocks and the first `neck` hidden layers of another.
+
+    Its head of C = `findings` outputs is fresh, drawn from `seed`.
+
+    Raises:
+        ConfigError: the model has fewer hidden layers.
+    """
+    fresh = build_model(model.backbone, findings, seed=seed, neck=neck)
+    kept = {k: v for k, v in model.state_dict().items() if not k.startswith("head.")}
+    try:
+        missing, _ = fresh.load_state_dict(kept, strict=False)
+    except RuntimeError as error:  # of another width
+        raise ConfigError(f"{model.backbone} cannot pass its blocks on: {error}.") from None
+    if any(key.startswith("neck.") for key in missing):
+        raise ConfigError(f"{model.backbone} has fewer than {neck} hidden layers to begin with.")
+    return fresh
 
 
 def backbone_names() -> list[str]:
@@ -257,9 +285,11 @@ def load_model(path: Path, backbone: str, findings: int) -> Classifier:
     Raises:
         ConfigError: the file is missing, damaged or of another network.
     """
-    model = build_model(backbone, findings)
+    state = _read(path)
+    neck = sum(re.fullmatch(r"neck\.\d+\.running_mean", key) is not None for key in state)
+    model = build_model(backbone, findings, neck=neck)
     try:
-        model.load_state_dict(_read(path))
+        model.load_state_dict(state)
     except RuntimeError:
         raise ConfigError(f"model {path} is not a {backbone} with {findings} findings.") from None
     return model.eval()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
@@ -16,15 +16,32 @@ class Batch:
 
     `images` is `(B, C_in, H, W)` in [0, 1], already augmented; `targets` is `(B, C)` in [0, 1]
     with NaN for unknown; `exclusive` says whether the C findings are classes of which one holds.
+
+    `views` are V views of the same images without labels, each `(U, C_in, H, W)`, in the order in
+    which the stage lists them; none where it shows none. `prior` `(C,)` is the share of positives
+    expected, NaN for unknown. `step` counts from 0 to `steps` - 1. `seed` is this step's own, for
+    an objective's chance. `memory` holds an objective's tensors from one step to the next, the
+    same in all processes of torchrun; checkpoints keep it.
     """
 
     images: Tensor
     targets: Tensor
     exclusive: bool
+    views: tuple[Tensor, ...] = ()
+    prior: Tensor | None = None
+    step: int = 0
+    steps: int = 1
+    seed: int = 0
+    memory: dict[str, Tensor] = field(default_factory=dict)
 
 
 class Objective(Protocol):
-    """A loss of one step: differentiable in the student, never in the teacher."""
+    """A loss of one step: differentiable in the student, never in the teacher.
+
+    A function, or a frozen dataclass of parameters with `__call__`: what changes from step to step
+    stands in the batch's memory. The student is called once a step, with everything that it shall
+    see: its batch norm sees all of it together, and so torchrun's processes can add up gradients.
+    """
 
     def __call__(self, student: nn.Module, teacher: nn.Module | None, batch: Batch) -> Tensor:
         """Return a scalar; a finite zero, still attached to the student, if nothing is known."""
@@ -38,9 +55,20 @@ def supervised(student: nn.Module, teacher: nn.Module | None, batch: Batch) -> T
     over the rows whose classes are all known.
     """
     logits: Tensor = student(batch.images).logits
-    if batch.exclusive:
-        return class_cross_entropy(logits, batch.targets)
-    return masked_binary_cross_entropy(logits, batch.targets)
+    return classification(logits, batch.targets, exclusive=batch.exclusive)
+
+
+def classification(logits: Tensor, targets: Tensor, *, exclusive: bool) -> Tensor:
+    """The cross-entropy of the task: of classes, or of independent findings. See `supervised`."""
+    if exclusive:
+        return class_cross_entropy(logits, targets)
+    return masked_binary_cross_entropy(logits, targets)
+
+
+def see(network: nn.Module, *parts: Tensor) -> list[Tensor]:
+    """Logits of several sets of images `(B_i, C_in, H, W)` from one pass: `(B_i, C)` each."""
+    logits: Tensor = network(torch.cat(parts)).logits
+    return list(torch.split(logits.float(), [len(part) for part in parts]))
 
 
 def masked_binary_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
@@ -74,6 +102,3 @@ def class_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     filled = torch.where(known[:, None], targets, torch.zeros_like(targets))
     losses = -(filled.float() * F.log_softmax(logits.float(), dim=1)).sum(dim=1)
     return (losses * known).sum() / known.sum().clamp(min=1)
-
-
-OBJECTIVES: dict[str, Objective] = {"supervised": supervised}

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import torch
 
-from ssl_core.config import Config, ledger_url
+from ssl_core.config import Config, Images, ledger_url
 from ssl_core.distributed import check_devices
 from ssl_core.errors import ConfigError, WorkspaceError
 from ssl_core.models import build_model
 from ssl_core.predict import choose_device, tta_views
-from ssl_core.recipes import Plan, plan
+from ssl_core.recipes import Fit, Plan, PseudoLabel, plan
 from ssl_core.records import Task
 from ssl_core.strategies import NEEDS
 
@@ -62,10 +62,24 @@ def _check_strategies(config: Config) -> None:
 
 
 def _check_network(config: Config, recipe: Plan, findings: int) -> None:
-    images, backbone = config.images, config.model.backbone
-    network = build_model(backbone, findings, weights=config.model.weights).eval()
-    for stage in recipe.fits:
-        network.freeze(stage.schedule.frozen_blocks, norm=False)
+    images, own = config.images, (config.model.backbone, config.model.weights)
+    wanted = {own: 0}
+    for stage in recipe.stages:
+        if isinstance(stage, PseudoLabel):
+            continue
+        other = isinstance(stage, Fit) and stage.backbone
+        network = (other, stage.weights) if isinstance(stage, Fit) and other else own
+        frozen = stage.schedule.frozen_blocks
+        wanted[network] = max(wanted.get(network, 0), frozen)
+    for (backbone, weights), frozen in wanted.items():
+        _try_network(images, backbone, weights, frozen, recipe, findings)
+
+
+def _try_network(
+    images: Images, backbone: str, weights: str, frozen: int, recipe: Plan, findings: int
+) -> None:
+    network = build_model(backbone, findings, weights=weights).eval()
+    network.freeze(frozen, norm=False)
     blank = torch.zeros(1, images.channels, images.size, images.size)
     try:
         with torch.inference_mode():

@@ -23,11 +23,18 @@ from ssl_core.maps import forget_pieces, map_round
 from ssl_core.predict import choose_device
 from ssl_core.preflight import check_settings, check_task
 from ssl_core.progress import Progress, Report, silent
-from ssl_core.recipes import Fit, plan
+from ssl_core.recipes import Fit, Pretrain, plan
 from ssl_core.records import Round, Stage
 from ssl_core.source import ReadingRoom
 from ssl_core.turn import Turn, can_teach, replay
-from ssl_core.work import Made, evaluate_stage, fit_stage, pseudo_label_stage, select_stage
+from ssl_core.work import (
+    Made,
+    evaluate_stage,
+    fit_stage,
+    pretrain_stage,
+    pseudo_label_stage,
+    select_stage,
+)
 from ssl_core.workspace import Workspace, one_process, part
 
 
@@ -164,6 +171,8 @@ def _stages(turn: Turn) -> list[tuple[str, str, Callable[[], Made]]]:
         for stage in turn.plan.stages:
             if isinstance(stage, Fit):
                 stages.append((stage.name, "fit", partial(fit_stage, turn, stage)))
+            elif isinstance(stage, Pretrain):
+                stages.append((stage.name, "pretrain", partial(pretrain_stage, turn, stage)))
             else:
                 stages.append(
                     (stage.name, "pseudo-label", partial(pseudo_label_stage, turn, stage))

@@ -23,7 +23,15 @@ from ssl_core.models import Classifier
 from ssl_core.objectives import Objective, supervised
 from ssl_core.predict import Device, Inputs, validation_scorer
 from ssl_core.progress import Progress, Report, silent
-from ssl_core.steps import Examples, FloatArray, Loop, Schedule, diverged, reproducible
+from ssl_core.steps import (
+    Examples,
+    FloatArray,
+    Loop,
+    Schedule,
+    Unlabeled,
+    diverged,
+    reproducible,
+)
 
 State = dict[str, Any]
 
@@ -59,7 +67,7 @@ class _Run:
 def fit(
     model: Classifier,
     pixels: Inputs,
-    training: Examples,
+    training: Examples | None,
     validation: Examples,
     schedule: Schedule,
     *,
@@ -69,6 +77,9 @@ def fit(
     findings: tuple[str, ...],
     device: Device,
     objective: Objective = supervised,
+    unlabeled: Unlabeled | None = None,
+    teacher: Classifier | None = None,
+    prior: FloatArray | None = None,
     checkpoint: Path | None = None,
     checkpoint_seconds: float = 20.0,
     report: Report = silent,
@@ -86,7 +97,8 @@ def fit(
         model: trained in place.
         pixels: `(N_all, C_in, H, W)` uint8 of which `training.rows` and `validation.rows` are rows,
             or the stems of those; then `spec` is not used and a view is the image or its mirror.
-        training: N ≥ 1 items; NaN targets give no loss.
+        training: N ≥ 1 items; NaN targets give no loss. None where the objective learns from
+            `unlabeled` alone.
         validation: may be empty.
         schedule: how long and how hard.
         spec: the augmentation of training views.
@@ -95,6 +107,9 @@ def fit(
         findings: C names, for messages.
         device: where to run.
         objective: what a step minimises.
+        unlabeled: images that the objective compares views of.
+        teacher: a fixed network for the objective, which otherwise gets the moving average.
+        prior: `(C,)` share of positives expected, for objectives that ask; NaN for unknown.
         checkpoint: a file kept while training and left for the caller to delete; if it exists,
             training goes on from it.
         checkpoint_seconds: least time between two checkpoints within an epoch.
@@ -105,9 +120,13 @@ def fit(
         TrainingError: no finding has both a positive and a negative target, or the loss is no
             longer finite.
     """
-    _check_targets(training.targets, findings, exclusive=exclusive)
+    if training is not None:
+        _check_targets(training.targets, findings, exclusive=exclusive)
+    extras = (unlabeled, teacher, prior)
     with reproducible():
-        loop = Loop(model, pixels, training, schedule, spec, seed, exclusive, device, objective)
+        loop = Loop(
+            model, pixels, training, schedule, spec, seed, exclusive, device, objective, *extras
+        )
         run = _restore(loop, checkpoint) if checkpoint and checkpoint.exists() else _Run()
         score = validation_scorer(
             loop.student, pixels, validation.rows, exclusive=exclusive, device=device
@@ -206,6 +225,7 @@ def _save(loop: Loop, run: _Run, path: Path) -> None:
             "student": loop.student.state_dict(),
             "average": loop.average.state_dict() if loop.average is not None else {},
             "optimizer": loop.optimizer.state_dict(),
+            "memory": loop.memory,
         }
         path.parent.mkdir(parents=True, exist_ok=True)
         scratch = path.with_suffix(f".{os.getpid()}.tmp")
@@ -228,6 +248,8 @@ def _restore(loop: Loop, path: Path) -> _Run:
     if loop.average is not None:
         loop.average.load_state_dict(state["average"])
     loop.optimizer.load_state_dict(state["optimizer"])
+    memory = state.get("memory", {})  # a checkpoint of an earlier version has none
+    loop.memory.update({name: tensor.to(loop.device.name) for name, tensor in memory.items()})
     history = [Epoch(**epoch) for epoch in state["history"]]
     return _Run(state["step"], state["best"], state["loss_sum"], history, state["best_state"])
 

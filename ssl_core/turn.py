@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from ssl_core.config import Config, validated
+from ssl_core import pseudo_labels
+from ssl_core.config import Config, Network, validated
 from ssl_core.models import Classifier, build_model
 from ssl_core.predict import Device, Inputs, choose_device
 from ssl_core.progress import Report
@@ -88,9 +89,13 @@ class Turn:
         """The recipe's last model."""
         return self.workspace.load(self.models()[self.plan.fits[-1].name])
 
-    def fresh_model(self, stage: str) -> Classifier:
-        """The configured backbone with its first weights."""
-        model = self.config.model
+    def fresh_model(
+        self, stage: str, backbone: str | None = None, weights: str = "none"
+    ) -> Classifier:
+        """The configured backbone with its first weights, or another with others."""
+        model = (
+            self.config.model if backbone is None else Network(backbone=backbone, weights=weights)
+        )
         return build_model(
             model.backbone, len(self.findings), weights=model.weights, seed=self.seed(stage)
         )
@@ -115,6 +120,10 @@ class Turn:
         chance |= {label.item_id for label in imported if label.source == "import"}
         drawn = np.array([item_id in chance for item_id in self.train.ids], dtype=bool)
         return np.concatenate([self.train.labels[drawn], self.validation.labels])
+
+    def class_prior(self) -> npt.NDArray[np.float64]:
+        """The share of positives expected of each finding, `(C,)`; NaN where nothing says it."""
+        return pseudo_labels.class_prior(self.random_labels(), exclusive=self.exclusive)
 
 
 def can_teach(labels: npt.NDArray[np.float64], task: Task) -> bool:

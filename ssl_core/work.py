@@ -16,13 +16,14 @@ from ssl_core import metrics, pseudo_labels, strategies
 from ssl_core.distributed import is_main
 from ssl_core.evidence import compare
 from ssl_core.maps import keep_prediction
-from ssl_core.models import Classifier, save_model
+from ssl_core.models import Classifier, save_model, with_new_head
 from ssl_core.predict import predict, predict_views
-from ssl_core.recipes.stages import LABELS, Fit, PseudoLabel
+from ssl_core.pretrain import pretrained
+from ssl_core.recipes.stages import LABELS, Fit, Pretrain, PseudoLabel
 from ssl_core.records import Measurement, Model, Selection, Split
 from ssl_core.records import PseudoLabel as PseudoLabelRow
 from ssl_core.selection import draw
-from ssl_core.steps import Examples
+from ssl_core.steps import Examples, Unlabeled
 from ssl_core.train import fit, learnable
 from ssl_core.turn import Turn
 from ssl_core.workspace import MODELS_FOLDER, Part, part
@@ -36,14 +37,13 @@ Made = dict[str, Any]
 def fit_stage(turn: Turn, stage: Fit) -> Made:
     """Train a model and keep it, or let another stand in where there is nothing to learn from."""
     material = _material(turn, stage)
-    usable = learnable(material.targets, exclusive=turn.exclusive)
+    shown = turn.labeled.labels if material is None else material.targets
+    usable = learnable(shown, exclusive=turn.exclusive)
     if not usable.any() and stage.otherwise is not None:
         stand_in = turn.models()[stage.otherwise]
         detail: dict[str, Any] = {"items": 0, "stands_in": stage.otherwise}
         return {"detail": detail, "models": [replace(stand_in, stage=stage.name)]}
-    models = turn.models()
-    start = turn.workspace.load(models[stage.start]) if stage.start else None
-    model = start or turn.fresh_model(stage.name)
+    model = _first(turn, stage)
     result = fit(
         model,
         turn.inputs(model),
@@ -56,13 +56,16 @@ def fit_stage(turn: Turn, stage: Fit) -> Made:
         findings=turn.findings,
         device=turn.device,
         objective=stage.objective,
+        unlabeled=Unlabeled(turn.train.rows, stage.views, stage.ratio) if stage.views else None,
+        teacher=turn.workspace.load(turn.models()[stage.teacher]) if stage.teacher else None,
+        prior=turn.class_prior(),
         checkpoint=turn.folder / "checkpoints" / f"{stage.name}.pt",
         checkpoint_seconds=turn.config.compute.checkpoint_seconds,
         report=turn.report,
         stage=stage.name,
     )
     detail = {
-        "items": len(material.rows),
+        "items": len(turn.train.rows if material is None else material.rows),
         "epochs": [[e.loss, e.auroc, e.log_loss] for e in result.history],
         "best_epoch": result.best,
         "not_learned": [f for f, u in zip(turn.findings, usable, strict=True) if not u],
@@ -70,7 +73,27 @@ def fit_stage(turn: Turn, stage: Fit) -> Made:
     return {"detail": _finite(detail), "models": [_keep(turn, model, stage.name)]}
 
 
-def _material(turn: Turn, stage: Fit) -> Examples:
+def _first(turn: Turn, stage: Fit) -> Classifier:
+    """The network as a stage begins with it."""
+    if stage.start is None:
+        return turn.fresh_model(stage.name, stage.backbone, stage.weights)
+    for earlier in turn.plan.stages:
+        if isinstance(earlier, Pretrain) and earlier.name == stage.start:
+            features, seed = pretrained(turn, earlier).network, turn.seed(stage.name)
+            return with_new_head(features, len(turn.findings), neck=stage.neck, seed=seed)
+    return turn.workspace.load(turn.models()[stage.start])
+
+
+def pretrain_stage(turn: Turn, stage: Pretrain) -> Made:
+    """Have features learned without labels, and say which: rounds and seeds share them."""
+    found = pretrained(turn, stage)
+    detail = {"artefact": found.name, "items": found.items, "losses": found.losses}
+    return {"detail": _finite(detail)}
+
+
+def _material(turn: Turn, stage: Fit) -> Examples | None:
+    if stage.on is None:
+        return None
     if stage.on == LABELS:
         labeled = turn.labeled
         return Examples(labeled.rows, labeled.labels)
@@ -103,7 +126,7 @@ def pseudo_label_stage(turn: Turn, stage: PseudoLabel) -> Made:
         report=turn.report,
         stage=stage.name,
     ).probabilities.astype(np.float64)
-    prior = pseudo_labels.class_prior(turn.random_labels(), exclusive=turn.exclusive)
+    prior = turn.class_prior()
     keep = (
         pseudo_labels.keep_most_confident_class
         if turn.exclusive

@@ -51,7 +51,7 @@ def schedule(**changes):
 
 def train(model, plan, *, training=TRAINING, validation=VALIDATION, pixels=PIXELS, **options):
     settings = {"spec": STILL, "seed": 3, "exclusive": False, "device": CPU, **options}
-    names = tuple("ABCDEFG"[: training.targets.shape[1]])
+    names = tuple("ABCDEFG"[: model.head.out_features])
     return fit(model, pixels, training, validation, plan, findings=names, **settings)
 
 

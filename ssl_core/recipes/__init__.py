@@ -10,8 +10,8 @@ from ssl_core.augment import Augmentation
 from ssl_core.config import validated
 from ssl_core.errors import ConfigError
 from ssl_core.predict import Tta
-from ssl_core.recipes import supervised, teacher_student
-from ssl_core.recipes.stages import Fit, PseudoLabel, Settings, Stage
+from ssl_core.recipes import fixmatch, mean_teacher, s2mts2, simclr_v2, supervised, teacher_student
+from ssl_core.recipes.stages import Fit, Pretrain, PseudoLabel, Settings, Stage
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +36,10 @@ class Plan:
 RECIPES: dict[str, tuple[type[Settings], Callable[[Any], list[Stage]]]] = {
     "supervised": (supervised.Supervised, supervised.stages),
     "teacher_student": (teacher_student.TeacherStudent, teacher_student.stages),
+    "fixmatch": (fixmatch.FixMatch, fixmatch.stages),
+    "simclr_v2": (simclr_v2.SimClrV2, simclr_v2.stages),
+    "s2mts2": (s2mts2.S2mts2, s2mts2.stages),
+    "mean_teacher": (mean_teacher.MeanTeacher, mean_teacher.stages),
 }
 
 
@@ -64,7 +68,14 @@ def _stem_blocks(name: str, stages: tuple[Stage, ...], settings: Settings) -> in
             f"recipe {name}: cache_stem needs one frozen_blocks above 0 in every stage, and tta "
             '"none" or "flip": set those, or leave it out.'
         )
+    shown = [view for stage in stages if isinstance(stage, Fit) for view in stage.views]
+    other_eyes = any(isinstance(stage, Fit) and stage.teacher for stage in stages)
+    if other_eyes or any(view != settings.augmentation for view in shown):
+        raise ConfigError(
+            f"recipe {name}: cache_stem shows one network an image and its mirror alone, and this "
+            "recipe compares other views or networks: leave cache_stem out."
+        )
     return frozen.pop()
 
 
-__all__ = ["RECIPES", "Fit", "Plan", "PseudoLabel", "Stage", "plan"]
+__all__ = ["RECIPES", "Fit", "Plan", "Pretrain", "PseudoLabel", "Stage", "plan"]

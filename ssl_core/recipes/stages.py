@@ -8,6 +8,7 @@ from ssl_core.augment import Augmentation
 from ssl_core.config import Table
 from ssl_core.objectives import Objective, supervised
 from ssl_core.predict import Tta
+from ssl_core.rand_augment import View
 from ssl_core.steps import Schedule
 
 LABELS = "labels"
@@ -30,18 +31,47 @@ class Settings(Table):
 class Fit:
     """Train a model and keep it under `name`.
 
-    on: `LABELS`, or the name of an earlier `PseudoLabel` stage.
-    start: the earlier stage whose weights it begins with; None begins with the backbone's own.
+    on: `LABELS`, the name of an earlier `PseudoLabel` stage, or None to look at `views` alone.
+    start: the earlier stage whose weights it begins with; None begins with the backbone's own. Of
+        a `Pretrain` stage it takes the blocks and the first `neck` layers of the projection head.
     otherwise: the earlier stage whose model stands in when `on` holds nothing that can be learned,
         as with pseudo-labels of an empty pool; None makes that an error.
+    views: one augmentation for each view of the images of the whole train pool (D and U together,
+        without their labels) that the objective compares at each step; () shows none.
+    ratio: how many of those a step shows for each place of its batch.
+    teacher: the earlier stage whose model, unchanged, is the objective's teacher.
+    backbone, weights: another network than the workspace's; None is the workspace's own.
     """
 
     name: str
-    on: str
+    on: str | None
     schedule: Schedule
     start: str | None = None
     otherwise: str | None = None
     objective: Objective = supervised
+    views: tuple[View, ...] = ()
+    ratio: int = 1
+    neck: int = 0
+    teacher: str | None = None
+    backbone: str | None = None
+    weights: str = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class Pretrain:
+    """Learn from the images of the train pool without labels: once for a workspace, see `pretrain`.
+
+    views: one augmentation for each view that the objective compares.
+    layers: hidden layers between the pooled features and the last, linear one, all as wide as they.
+    outputs: d, the values that the network gives for an image.
+    """
+
+    name: str
+    schedule: Schedule
+    objective: Objective
+    views: tuple[View, ...]
+    layers: int = 2
+    outputs: int = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,4 +88,4 @@ class PseudoLabel:
     tta: Tta = "ten_crop"
 
 
-Stage = Fit | PseudoLabel
+Stage = Fit | PseudoLabel | Pretrain

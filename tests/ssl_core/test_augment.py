@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -21,6 +22,7 @@ from ssl_core.augment import (
     affine_warps,
     as_float,
     augment,
+    crop_warps,
     expose,
     perspective_warps,
     sample_exposures,
@@ -507,8 +509,18 @@ def test_a_configuration_can_hold_one_and_its_misspelt_keys_are_refused():
 
 
 def test_the_presets_are_the_documented_ones():
-    assert dataclasses.astuple(S0) == (0.5, 25.0, 0.15, (0.9, 1.1), 0.2, 0.5, 0.0, 0.0)
-    assert dataclasses.astuple(MILD) == (0.5, 10.0, 0.05, (0.9, 1.1), 0.0, 0.5, 0.1, 0.1)
+    assert dataclasses.astuple(S0) == (0.5, 25.0, 0.15, (0.9, 1.1), 0.2, 0.5, 0.0, 0.0, (1.0, 1.0))
+    assert dataclasses.astuple(MILD) == (
+        0.5,
+        10.0,
+        0.05,
+        (0.9, 1.1),
+        0.0,
+        0.5,
+        0.1,
+        0.1,
+        (1.0, 1.0),
+    )
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -518,3 +530,33 @@ def test_a_cuda_device_gives_the_same_views(spec):
     there = augment(images.cuda(), spec, seeded())
     assert there.is_cuda
     assert_close(there.cpu(), augment(images, spec, seeded()), atol=1e-3)
+
+
+# --- crops -----------------------------------------------------------------------------------
+
+
+def test_a_crop_by_hand():
+    """The lower right quarter of the area, twice as large: its pixels, each four times."""
+    image = torch.arange(16.0).view(1, 1, 4, 4) / 16
+    matrix = crop_warps(torch.tensor([0.5]), torch.tensor([[1.0, 1.0]]))
+    got = warp(image, matrix, mode="nearest")
+    expected = image[..., 2:, 2:].repeat_interleave(2, 2).repeat_interleave(2, 3)
+    torch.testing.assert_close(got, expected)
+
+
+def test_crops_keep_their_share_of_the_area_and_stay_within():
+    spec = replace(STILL, crop=(0.5, 0.9))
+    matrices = sample_warps(500, spec, torch.Generator().manual_seed(0), aspect=1.5)
+    area = matrices[:, 0, 0] * matrices[:, 1, 1]
+    assert 0.5 <= area.min() < 0.52
+    assert 0.88 < area.max() <= 0.9
+    reach = matrices[:, :2, 2].abs() + matrices[:, 0, 0, None]
+    assert reach.max() <= 1 + 1e-9
+    first = sample_warps(3, spec, torch.Generator().manual_seed(0), aspect=1.5)
+    assert torch.equal(first, matrices[:3])
+
+
+@pytest.mark.parametrize("crop", [(0.0, 1.0), (0.9, 0.5), (0.5, 1.1)])
+def test_a_crop_out_of_range_is_refused(crop):
+    with pytest.raises(ValueError, match="augmentation crop is"):
+        Augmentation(crop=crop)

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +31,9 @@ from ssl_core.errors import ConfigError
 from ssl_core.models import build_model
 from ssl_core.objectives import supervised
 from ssl_core.predict import Device, predict, predict_views
-from ssl_core.steps import Examples, Schedule
+from ssl_core.recipes import RECIPES, Fit, Pretrain, PseudoLabel
+from ssl_core.recipes import plan as recipe_plan
+from ssl_core.steps import Examples, Schedule, Unlabeled
 from ssl_core.train import fit
 
 STILL = Augmentation(flip=0, rotation=0, translation=0, scale=(1.0, 1.0), perspective=0)
@@ -111,6 +114,44 @@ def _two_items(training):
     return model.head.weight.detach().numpy()
 
 
+def recipes_apart():
+    """A short fit of each stage that shows views: weights, and what its objective remembers."""
+    pixels, training, validation = toy()
+    made = {}
+    for name in sorted(RECIPES):
+        for stage in recipe_plan({"name": name}).stages:
+            if isinstance(stage, PseudoLabel) or not stage.views:
+                continue
+            labeled = isinstance(stage, Fit) and stage.on is not None
+            network = partial(build_model, "small_cnn", 1 if labeled else 8)
+            model, memory = network(seed=1), {}
+
+            def watched(student, teacher, batch, stage=stage, memory=memory):
+                loss = stage.objective(student, teacher, batch)
+                memory.update(batch.memory)
+                return loss
+
+            fit(
+                model,
+                pixels,
+                training if labeled else None,
+                validation if labeled else Examples(training.rows[:0], np.empty((0, 8))),
+                Schedule(epochs=2, batch_size=8, ema=0.5),
+                spec=STILL,
+                seed=3,
+                exclusive=False,
+                findings=("A",),
+                device=CPU,
+                objective=watched,
+                unlabeled=Unlabeled(np.arange(31), stage.views),
+                teacher=None if labeled or isinstance(stage, Pretrain) else network(seed=2),
+                prior=np.array([0.5]),
+            )
+            told = {**model.state_dict(), **memory}
+            made |= {f"{name} {stage.name} {k}": v.numpy() for k, v in told.items()}
+    return made
+
+
 def main(folder):
     """What each of the processes runs."""
     join_torchrun()
@@ -126,6 +167,7 @@ def main(folder):
     assert gather_shares(share_of(everything)).tolist() == everything.tolist()
     for name, plan in (("same", NO_STATISTICS), ("other", OWN_STATISTICS)):
         np.savez(folder / f"{name}-{rank()}.npz", **outcome(plan, folder / f"{name}.pt"))
+    np.savez(folder / f"recipes-{rank()}.npz", **recipes_apart())
     barrier()
     torch.distributed.destroy_process_group()
 
@@ -136,6 +178,7 @@ def test_two_processes_do_what_one_does(tmp_path):
     for name in ("same", "other"):
         _the_processes_end_with_the_same_weights_and_answers(together, name)
         _answers_are_in_order_and_those_of_one_process(together, name)
+    _every_recipe_keeps_the_processes_together(together)
     _without_batch_statistics_the_halves_of_a_batch_give_the_gradient_of_the_whole(together)
     _with_batch_statistics_of_their_own_they_still_learn(together)
 
@@ -160,6 +203,14 @@ def _the_processes_end_with_the_same_weights_and_answers(together, name):
     assert one.keys() == other.keys()
     for key in one:
         np.testing.assert_array_equal(one[key], other[key], err_msg=key)
+
+
+def _every_recipe_keeps_the_processes_together(together):
+    """The same weights and the same memory; statistics are the main process's."""
+    _the_processes_end_with_the_same_weights_and_answers(together, "recipes")
+    told = together("recipes", 0)
+    assert told["fixmatch student predictions"].shape == (6, 1)  # steps of two epochs
+    assert told["s2mts2 pretrained keys"].shape == (64, 8)  # 8 a step, 4 of each process
 
 
 def _answers_are_in_order_and_those_of_one_process(together, name):

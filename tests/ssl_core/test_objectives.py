@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,12 +13,12 @@ from torch import nn
 
 from ssl_core.models import Output, build_model
 from ssl_core.objectives import (
-    OBJECTIVES,
     Batch,
     class_cross_entropy,
     masked_binary_cross_entropy,
     supervised,
 )
+from ssl_core.recipes import RECIPES, Fit, PseudoLabel, plan
 
 NAN = math.nan
 QUICK = settings(deadline=None, max_examples=50)  # no timing: machines are shared
@@ -26,25 +27,51 @@ TARGETS = {
     "multi_label": ([[1.0, 0.0, NAN], [0.0, NAN, 1.0], [1.0, 1.0, 0.0], [0.5, 0.2, 0.9]], False),
     "exclusive": ([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.2, 0.7, 0.1], [NAN, 1.0, 0.0]], True),
 }
-every_objective = pytest.mark.parametrize("name", sorted(OBJECTIVES))
 every_task = pytest.mark.parametrize("task", sorted(TARGETS))
+"""Every objective of every recipe stands the battery: a new recipe comes under it by its line in
+RECIPES. The stage says how many views its objective compares."""
+STAGES = {
+    f"{name}, {stage.name}": stage
+    for name in sorted(RECIPES)
+    for stage in plan({"name": name}).stages
+    if not isinstance(stage, PseudoLabel)
+}
+every_objective = pytest.mark.parametrize("name", sorted(STAGES))
+FROM_LABELS = [n for n, s in STAGES.items() if isinstance(s, Fit) and s.on is not None]
+FROM_VIEWS = [n for n, s in STAGES.items() if s.views]
 
 
 def noise(*shape, seed=0):
     return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def batch_of(task, *, unknown=False):
+def batch_of(task, name="", *, unknown=False, step=90):
+    """Late in training, when everything has ramped up, with as many views as the stage shows."""
     targets, exclusive = TARGETS[task]
     targets = torch.tensor(targets)
     if unknown:
         targets = torch.full_like(targets, NAN)
-    return Batch(noise(len(targets), 1, 16, 16), targets, exclusive)
+    several = len(STAGES[name].views) if name else 0
+    views = tuple(noise(6, 1, 16, 16, seed=10 + v) for v in range(several))
+    prior = torch.full((targets.shape[1],), 1 / targets.shape[1] if exclusive else 0.4)
+    images = noise(len(targets), 1, 16, 16)
+    return Batch(images, targets, exclusive, views, prior, step, 100, seed=5)
 
 
-def networks(batch):
-    findings = batch.targets.shape[1]
-    return build_model("small_cnn", findings, seed=1), build_model("small_cnn", findings, seed=2)
+def networks(batch, outputs=None):
+    """Two networks that are sure of what they say, or confident objectives would stay silent."""
+    outputs = outputs or batch.targets.shape[1]
+    made = [build_model("small_cnn", outputs, seed=seed) for seed in (1, 2)]
+    for model in made:
+        model.head.weight.data.mul_(60)
+        model.head.bias.data.zero_()
+    return made
+
+
+def loss_of(name, batch, *, seed=0):
+    student, teacher = networks(batch, getattr(STAGES[name], "outputs", None))
+    torch.manual_seed(seed)
+    return STAGES[name].objective(student, teacher, batch), student, teacher
 
 
 def softplus(x):
@@ -65,12 +92,15 @@ class Fixed(nn.Module):
 # --- the battery ---------------------------------------------------------------------------
 
 
-@every_objective
 @every_task
-def test_gradient_reaches_the_student_and_never_the_teacher(name, task):
-    batch = batch_of(task)
-    student, teacher = networks(batch)
-    loss = OBJECTIVES[name](student, teacher, batch)
+@pytest.mark.parametrize(
+    ("name", "unknown"),
+    [*((name, False) for name in FROM_LABELS), *((name, True) for name in FROM_VIEWS)],
+)
+def test_gradient_reaches_the_student_and_never_the_teacher(name, task, unknown):
+    """From labels, and from views alone."""
+    batch = batch_of(task, name, unknown=unknown)
+    loss, student, teacher = loss_of(name, batch)
     assert loss.shape == ()
     assert loss.item() > 0
     loss.backward()
@@ -82,10 +112,9 @@ def test_gradient_reaches_the_student_and_never_the_teacher(name, task):
 
 @every_objective
 @every_task
-def test_a_batch_without_labels_is_a_finite_zero_with_zero_gradients(name, task):
+def test_a_batch_without_anything_known_is_a_finite_zero_with_zero_gradients(name, task):
     batch = batch_of(task, unknown=True)
-    student, teacher = networks(batch)
-    loss = OBJECTIVES[name](student, teacher, batch)
+    loss, student, _ = loss_of(name, batch)
     assert loss.item() == 0
     loss.backward()
     assert all((p.grad == 0).all() for p in student.parameters())
@@ -94,20 +123,51 @@ def test_a_batch_without_labels_is_a_finite_zero_with_zero_gradients(name, task)
 @every_objective
 @every_task
 def test_bf16_logits_give_a_float32_loss(name, task):
-    batch = batch_of(task)
-    student, teacher = networks(batch)
-    exact = OBJECTIVES[name](student, teacher, batch)
+    exact, _, _ = loss_of(name, batch_of(task))
     with torch.autocast("cpu", torch.bfloat16):
-        loss = OBJECTIVES[name](student, teacher, batch)
-    assert loss.dtype == torch.float32
+        loss, _, _ = loss_of(name, batch_of(task))
+        shown, _, _ = loss_of(name, batch_of(task, name))
+    assert loss.dtype == shown.dtype == torch.float32
     assert loss.item() == pytest.approx(exact.item(), rel=0.05)
+    assert shown.isfinite()
 
 
 @every_objective
 def test_without_a_teacher_the_loss_is_still_a_number(name):
-    batch = batch_of("binary")
+    batch = batch_of("binary", name)
     student, _ = networks(batch)
-    assert OBJECTIVES[name](student, None, batch).isfinite()
+    assert STAGES[name].objective(student, None, batch).isfinite()
+
+
+@every_objective
+@every_task
+def test_the_order_of_items_does_not_matter(name, task):
+    batch = batch_of(task, name)
+    chance = torch.Generator().manual_seed(1)
+    turned, mixed = (torch.randperm(n, generator=chance) for n in (len(batch.images), 6))
+    other = replace(
+        batch,
+        images=batch.images[turned],
+        targets=batch.targets[turned],
+        views=tuple(view[mixed] for view in batch.views),
+        memory={},
+    )
+    torch.testing.assert_close(loss_of(name, batch)[0], loss_of(name, other)[0])
+
+
+@every_objective
+@every_task
+def test_one_seed_gives_one_loss_and_memory_is_all_that_lasts(name, task):
+    """Three steps in a row, and the third again from a copy of what the second left behind."""
+    memory, kept, losses = {}, {}, []
+    for step in (90, 91, 92):
+        kept = {key: value.clone() for key, value in memory.items()}
+        losses.append(loss_of(name, replace(batch_of(task, name, step=step), memory=memory))[0])
+    again = loss_of(name, replace(batch_of(task, name, step=92), memory=kept))[0]
+    assert torch.equal(again, losses[-1])
+    assert kept.keys() == memory.keys()
+    assert all(torch.equal(kept[key], memory[key]) for key in memory)
+    assert all(not value.requires_grad for value in memory.values())
 
 
 # --- supervised, by hand -------------------------------------------------------------------

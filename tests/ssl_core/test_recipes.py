@@ -11,7 +11,7 @@ import ssl_core
 from ssl_core.augment import S0, Augmentation
 from ssl_core.errors import ConfigError
 from ssl_core.objectives import supervised
-from ssl_core.recipes import RECIPES, Fit, PseudoLabel, plan
+from ssl_core.recipes import RECIPES, Fit, Pretrain, PseudoLabel, plan
 from ssl_core.recipes.stages import LABELS
 from ssl_core.steps import Schedule
 
@@ -117,12 +117,16 @@ def variants(name):
 @EVERY
 def test_a_stage_uses_only_what_an_earlier_one_made(name):
     for table in variants(name):
-        models, labels = set(), {LABELS}
+        models, features, labels = set(), set(), {LABELS}
         for stage in plan(table).stages:
-            assert stage.name not in models | labels, "a name is taken twice"
-            if isinstance(stage, Fit):
-                assert stage.on in labels
-                assert {stage.start, stage.otherwise} <= models | {None}
+            assert stage.name not in models | features | labels, "a name is taken twice"
+            if isinstance(stage, Pretrain):
+                features.add(stage.name)
+            elif isinstance(stage, Fit):
+                assert stage.on in labels | {None}
+                assert stage.on or stage.views
+                assert stage.start in models | features | {None}
+                assert {stage.otherwise, stage.teacher} <= models | {None}
                 models.add(stage.name)
             else:
                 assert stage.teacher in models
@@ -151,7 +155,7 @@ def test_a_table_is_left_as_it_was(name):
 @pytest.mark.parametrize("name", ["teacher-student", "", None, 3, ["supervised"], {}])
 def test_an_unknown_recipe_lists_the_known(name):
     assert refused({"name": name}) == (
-        f"recipe.name = {name!r} is unknown; use one of ['supervised', 'teacher_student']."
+        f"recipe.name = {name!r} is unknown; use one of {sorted(RECIPES)}."
     )
 
 

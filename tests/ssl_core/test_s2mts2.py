@@ -1,0 +1,123 @@
+"""S2MTS2: the closed form against its definition, its limits, and the queue."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ssl_core.models import build_model
+from ssl_core.objectives import Batch
+from ssl_core.recipes import Pretrain, plan
+from ssl_core.recipes.mean_teacher import Consistency
+from ssl_core.recipes.s2mts2 import JointContrast, joint_contrastive
+
+QUICK = settings(deadline=None, max_examples=30)
+
+
+def reference(queries, keys, negatives, tau, influence):
+    """Eq. 8 with the covariance written out, one query after the other, in float64."""
+    losses = []
+    for u, q in enumerate(queries):
+        mine = keys[:, u]
+        mu = mine.mean(axis=0)
+        sigma = sum(np.outer(k - mu, k - mu) for k in mine) / len(mine)
+        extra = influence / (2 * tau**2) * q @ sigma @ q
+        positive = math.exp(q @ mu / tau + extra)
+        whole = positive + sum(math.exp(q @ k / tau) for k in negatives)
+        losses.append(math.log(whole) - q @ mu / tau)
+    return sum(losses) / len(losses)
+
+
+def unit(rng, *shape):
+    z = rng.normal(size=shape)
+    return z / np.linalg.norm(z, axis=-1, keepdims=True)
+
+
+@QUICK
+@given(
+    st.integers(1, 5), st.integers(1, 6), st.integers(0, 9), st.floats(0.1, 1.0),
+    st.floats(0, 5), st.integers(0, 99),
+)  # fmt: skip
+def test_it_is_the_closed_form(u, m, k, tau, influence, seed):
+    rng = np.random.default_rng(seed)
+    queries, keys, negatives = unit(rng, u, 4), unit(rng, m, u, 4), unit(rng, k, 4)
+    got = joint_contrastive(*map(torch.tensor, (queries, keys, negatives)), tau, influence)
+    assert got.item() == pytest.approx(reference(queries, keys, negatives, tau, influence))
+    assert got.item() >= 0
+
+
+def test_by_hand():
+    """q = (1, 0), keys (.6, .8) and (1, 0): μ·q = .8, variance of q·k = .04; one negative at 0."""
+    q = torch.tensor([[1.0, 0.0]])
+    keys = torch.tensor([[[0.6, 0.8]], [[1.0, 0.0]]])
+    loss = joint_contrastive(q, keys, torch.tensor([[0.0, 1.0]]), 0.5, 4.0)
+    extra = 4.0 / (2 * 0.25) * 0.04
+    assert loss.item() == pytest.approx(math.log(math.exp(1.6 + extra) + 1.0) - 1.6)
+
+
+def test_it_bounds_the_mean_over_infinitely_many_gaussian_positives():
+    """At λ = 1 it lies above the expected contrastive loss, and close to it (Jensen)."""
+    rng = np.random.default_rng(3)
+    q, mu = unit(rng, 3), 0.7 * unit(rng, 3)
+    negatives, tau = unit(rng, 5, 3), 0.5
+    drawn = mu + 0.3 * rng.normal(size=(200_000, 3))
+    scores, others = drawn @ q / tau, np.exp(negatives @ q / tau).sum()
+    expected = (np.log(np.exp(scores) + others) - scores).mean()
+    keys = torch.tensor(drawn[:, None])
+    bound = joint_contrastive(torch.tensor(q)[None], keys, torch.tensor(negatives), tau, 1.0)
+    assert expected < bound.item() < expected + 0.1
+
+
+def test_equal_keys_make_it_plain_contrast():
+    rng = np.random.default_rng(0)
+    q, k, others = (torch.tensor(unit(rng, n, 4)) for n in (3, 3, 8))
+    plain = torch.cat([(q * k).sum(1, keepdim=True), q @ others.T], dim=1) / 0.2
+    expected = torch.nn.functional.cross_entropy(plain, torch.zeros(3, dtype=torch.long))
+    for influence in (0.0, 4.0):
+        got = joint_contrastive(q, torch.stack([k, k, k]), others, 0.2, influence)
+        torch.testing.assert_close(got, expected)
+
+
+def views(seed, several=4):
+    chance = torch.Generator().manual_seed(seed)
+    return tuple(torch.rand(several, 1, 16, 16, generator=chance) for _ in range(3))
+
+
+def test_the_queue_holds_the_newest_mean_keys():
+    student, teacher = (build_model("small_cnn", 8, seed=s) for s in (1, 2))
+    objective, memory, expected = JointContrast(queue=10), {}, []
+    for step in range(4):
+        batch = Batch(torch.zeros(0, 1, 16, 16), torch.zeros(0, 8), False, views(step), None,
+                      memory=memory)  # fmt: skip
+        objective(student, teacher, batch)
+        with torch.no_grad():
+            keys = [teacher.eval()(view).logits for view in batch.views[1:]]
+            expected.append(sum(torch.nn.functional.normalize(k, dim=1) for k in keys) / 2)
+        assert len(memory["keys"]) == min(10, 4 * (step + 1))
+    torch.testing.assert_close(memory["keys"], torch.cat(expected)[-10:])
+    assert not memory["keys"].requires_grad
+
+
+def test_the_queue_repels():
+    student, teacher = (build_model("small_cnn", 8, seed=s) for s in (1, 2))
+    material = Batch(torch.zeros(0, 1, 16, 16), torch.zeros(0, 8), False, views(0))
+    first, second = (JointContrast()(student, teacher, material) for _ in range(2))
+    assert second > first + 0.5  # now with four keys to be told from
+
+
+def test_the_recipe_is_pretrain_and_mean_teacher():
+    made = plan({"name": "s2mts2", "keys": 3, "queue": 77, "weight": 2.0})
+    pretrain, student = made.stages
+    assert isinstance(pretrain, Pretrain)
+    assert pretrain.objective == JointContrast(0.2, 4.0, 77)
+    assert len(pretrain.views) == 4
+    assert pretrain.schedule.ema > 0
+    assert pretrain.schedule.keep_average
+    assert (student.start, student.neck) == ("pretrained", 0)
+    assert student.objective == Consistency(2.0, 0.3)
+    assert student.schedule.ema > 0
