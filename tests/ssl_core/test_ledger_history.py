@@ -223,6 +223,7 @@ def test_a_killed_writer_leaves_nothing_and_blocks_nobody(ledger, ledger_url, wo
     here, there = SPAWN.Pipe()
     writer = SPAWN.Process(target=work, args=(ledger_url, there))
     writer.start()
+    there.close()  # ours: if the child dies by itself, the wait below ends too
     assert here.recv() == "in the middle"
     os.kill(writer.pid, signal.SIGKILL)
     writer.join()
