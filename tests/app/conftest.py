@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import sys
+from collections.abc import Iterator
 
 import pytest
 
@@ -44,3 +46,12 @@ def copy(read, tmp_path):
 def no_label_studio(monkeypatch):
     """Nobody's server is asked."""
     monkeypatch.delenv("LABEL_STUDIO_URL", raising=False)
+
+
+@pytest.fixture(autouse=True)
+def _own_main() -> Iterator[None]:
+    """Put `__main__` back: Streamlit makes a page's script of it, which is gone after its test, and
+    processes that later tests spawn would look for it and die."""
+    main = sys.modules["__main__"]
+    yield
+    sys.modules["__main__"] = main
