@@ -145,7 +145,14 @@ def _umap(points: Floats, seed: int) -> Floats:
         from umap import UMAP as Fit  # seconds of numba: only who embeds pays them
 
         # One thread: with a seed, umap refuses more, since they would race.
-        placed = Fit(n_components=2, random_state=seed, n_jobs=1, **UMAP).fit_transform(points)
+        # numba shares torch's OpenMP, and at its first loop sets the threads of both.
+        torch = sys.modules.get("torch")
+        threads = torch.get_num_threads() if torch else 0
+        try:
+            placed = Fit(n_components=2, random_state=seed, n_jobs=1, **UMAP).fit_transform(points)
+        finally:
+            if torch:
+                torch.set_num_threads(threads)
     return np.asarray(placed, dtype=np.float32)
 
 

@@ -211,7 +211,7 @@ def _sweep(ws: Workspace, number: int) -> None:
 
 
 @st.cache_data(show_spinner="Scoring the pool with the teacher…", max_entries=8)
-def _border_rows(_ws: Workspace, number: int) -> list[audit.Border]:
+def _border_rows(_ws: Workspace, root: str, number: int) -> list[audit.Border]:
     return audit.borders(_ws, number)
 
 
@@ -220,7 +220,7 @@ def _borders(ws: Workspace, number: int, out: frozenset[str]) -> None:
     if not st.toggle("Look at the borders", key=f"a-borders-{number}"):
         st.caption("It scores the pool once more, which takes as long as the round's scoring did.")
         return
-    found = _border_rows(ws, number)
+    found = _border_rows(ws, str(ws.root), number)
     names = [f"{b.finding}, {b.sign}" for b in found]
     one = found[names.index(st.selectbox("Finding and sign", names, key="a-border"))]
     for title, all_ in (("Kept, just", one.kept), ("Dropped, just", one.dropped)):

@@ -114,7 +114,7 @@ def _subject(ws: Workspace) -> Subject | None:
         raise ReadloopError(f"No item's id begins with {typed}: copy one from another page.")
     item_id = fitting[0]
     pixels = ws.images.pixels([item_id])[0]
-    rgb, how = _original(ws, item_id), ""
+    rgb, how = _original(ws, shell.version(ws)[0], item_id), ""
     if rgb is None:
         rgb, how = np.moveaxis(pixels, 0, -1), f", as the model sees it ({ws.images.size} px)"
         rgb = np.repeat(rgb, 3, axis=2) if rgb.shape[2] == 1 else rgb
@@ -122,7 +122,7 @@ def _subject(ws: Workspace) -> Subject | None:
 
 
 @st.cache_data(show_spinner=False, max_entries=32)
-def _original(_ws: Workspace, item_id: str) -> npt.NDArray[np.uint8] | None:
+def _original(_ws: Workspace, settings: str, item_id: str) -> npt.NDArray[np.uint8] | None:
     """The file that an item was imported from, if it is still there."""
     path = next(item.path for item in _ws.ledger.items() if item.id == item_id)
     try:

@@ -31,7 +31,7 @@ AXES = {"labels": "Training labels", "hours": "Reader-hours", "money": "Money"}
 def page(ws: Workspace, person: Person) -> None:
     """Show the page."""
     shell.heading("Overview", "What the labels bought, beside what chance would have bought.")
-    curve, told = _evidence(ws, shell.version(ws))
+    curve, told = _evidence(ws, shell.version(ws), _replayed(ws))
     measured = told.text.partition(" Not known:")[0] + _beside(curve, told)
     st.html(f'<p class="rl-claim">{escape(measured)}</p>')
     if told.point is not None and told.unknown:
@@ -45,9 +45,15 @@ def page(ws: Workspace, person: Person) -> None:
 
 
 @st.cache_resource(show_spinner=False, max_entries=4)
-def _evidence(_ws: Workspace, version: tuple[str, int]) -> tuple[Curve, Claim]:
+def _evidence(_ws: Workspace, version: tuple[str, int], replayed: int) -> tuple[Curve, Claim]:
     curve, used = label_cost(_ws), find_in_use(_ws)
     return curve, claim(curve, None if used is None else (used[0], used[1].stage))
+
+
+def _replayed(ws: Workspace) -> int:
+    """When a replay was last written to; its arms have ledgers of their own."""
+    ledgers = (ws.root / "simulations").glob("*/*/ledger.db*")
+    return max((path.stat().st_mtime_ns for path in ledgers), default=0)
 
 
 def _beside(curve: Curve, told: Claim) -> str:

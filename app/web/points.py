@@ -9,7 +9,7 @@ import numpy.typing as npt
 import streamlit as st
 
 from app.web.scatter import LABELED, POOL, QUEUE, VALIDATION, VAULT
-from ssl_core.map_files import RoundMap, load_map
+from ssl_core.map_files import FOLDER, INDEX, RoundMap, load_map
 from ssl_core.records import SPLITS
 from ssl_core.truth import label_matrix
 from ssl_core.workspace import Workspace
@@ -39,9 +39,15 @@ class Known:
         return np.asarray(~np.isnan(self.labels).all(axis=1))
 
 
+def map_of(ws: Workspace, number: int, version: tuple[str, int]) -> RoundMap:
+    """The map of a round, opened anew when a method was added to it."""
+    index = ws.round_folder(number) / FOLDER / INDEX
+    written = index.stat().st_mtime_ns if index.is_file() else 0
+    return _opened_map(ws, number, version, written)
+
+
 @st.cache_resource(show_spinner=False, max_entries=4)
-def map_of(_ws: Workspace, number: int, version: tuple[str, int]) -> RoundMap:
-    """The map of a round, opened once for a version of the ledger."""
+def _opened_map(_ws: Workspace, number: int, version: tuple[str, int], written: int) -> RoundMap:
     return load_map(_ws, number)
 
 

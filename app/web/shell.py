@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -96,8 +97,10 @@ def said(sentence: str) -> str:
 
 
 def version(ws: Workspace) -> tuple[str, int]:
-    """Names the state of a workspace: what was computed for it holds until this changes."""
-    return str(ws.root), ws.ledger.version()
+    """Names the state of a workspace, ledger and settings: what was computed for it holds until
+    this changes."""
+    settings = hashlib.sha256(ws.config.to_json().encode()).hexdigest()[:16]
+    return f"{ws.root} {settings}", ws.ledger.version()
 
 
 def heading(title: str, sentence: str = "") -> None:
@@ -112,7 +115,7 @@ def section(title: str) -> None:
 
 def empty(what: str, then: str, command: str = "") -> None:
     """An empty state: what is not there yet, and what to do next."""
-    with st.container(border=True, key=f"empty-{abs(hash(what))}"):
+    with st.container(border=True):
         st.markdown(f"**{what}**  \n{then}")
         if command:
             st.code(command, language="sh")

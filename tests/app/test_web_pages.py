@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import replace
 from io import BytesIO
 
@@ -15,8 +16,9 @@ from app.web.scatter import QUEUE, VALIDATION, VAULT
 from ssl_core import audit
 from ssl_core.cost import spent
 from ssl_core.map_files import load_map
+from ssl_core.maps import make_map
 from ssl_core.records import Stage
-from ssl_core.workspace import open_workspace
+from ssl_core.workspace import CONFIG_FILE, open_workspace
 from tests import toy, web, web_workspaces
 from tests.web_workspaces import batch, waits
 
@@ -340,3 +342,21 @@ def test_a_round_that_still_runs_is_no_choice_on_the_case_page(copy):
     at = web.shown(copy, "case")
     assert at.selectbox(key="k-round").options == ["2", "3"]
     assert not at.error
+
+
+def test_what_is_set_or_laid_out_while_the_app_runs_is_seen(copy, monkeypatch):
+    """Neither is in the ledger, whose version the caches go by."""
+    before = web.shown(copy, "overview").dataframe[0].value
+    assert not any("CHF" in str(cell) for cell in before.to_numpy().ravel())
+    toml = copy / CONFIG_FILE
+    price = '[cost]\nper_hour = 99.0\ncurrency = "CHF"\n'
+    held = re.sub(r"\[cost\]\n(?:[^\[]+)", "", toml.read_text())
+    toml.write_text(f"{held}\n{price}")
+    after = web.shown(copy, "overview").dataframe[0].value
+    assert any("CHF" in str(cell) for cell in after.to_numpy().ravel())
+
+    ways = web.shown(copy, "map").selectbox(key="f-method").options
+    assert "PCA" in ways
+    monkeypatch.setattr("ssl_core.embedding.FEW", 5)  # else so few items stay a PCA
+    make_map(open_workspace(copy), NEWEST, ["pca", "tsne"])
+    assert web.shown(copy, "map").selectbox(key="f-method").options == ["PCA", "t-SNE"]

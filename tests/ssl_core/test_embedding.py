@@ -53,6 +53,24 @@ def test_each_kind_lies_by_itself(placed, method):
     assert (kind[apart.argmin(axis=1)] == kind).all()
 
 
+def test_the_threads_of_torch_stay_as_they_were():
+    """numba shares torch's OpenMP: a round after a map would else end otherwise in the 7th digit.
+
+    In a process of its own, since only numba's first loop does it.
+    """
+    code = (
+        "import torch, numpy as np; torch.set_num_threads(1); "
+        "from ssl_core.embedding import embed; "
+        "embed(np.random.default_rng(0).normal(size=(120, 4)), 'umap', seed=0); "
+        "print(torch.get_num_threads())"
+    )
+    env = {**os.environ, "NUMBA_NUM_THREADS": "2"}
+    said = subprocess.run(
+        [sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True
+    )
+    assert said.stdout.split() == ["1"]
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_what_was_done_is_told(placed, method):
     made = placed[0][method]
