@@ -353,7 +353,7 @@ def test_a_cancelled_build_keeps_its_rows(tmp_path, error):
     source = Counting(numbered(40))
     build(tmp_path, 40, source, progress=lambda done, total: told.append(done))
     assert told == list(range(20, 41))
-    assert source.read_paths == [f"{n}.png" for n in range(20, 40)]
+    assert sorted(source.read_paths) == [f"{n}.png" for n in range(20, 40)]  # several read at once
 
 
 def test_a_fault_in_the_source_is_not_hidden(tmp_path):
