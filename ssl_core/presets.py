@@ -6,6 +6,7 @@ from copy import deepcopy
 from typing import Any
 
 from ssl_core.errors import ConfigError
+from ssl_core.recipes import RECIPES
 
 # mobilenet_v2 up to its last stride is frozen, batch norm with it: a step of 32 takes 0.2 s on four
 # CPU cores. Rates and lengths were chosen on a held-out quarter of a train pool, not its vault.
@@ -18,6 +19,9 @@ _FAST: dict[str, Any] = {
     "ema": 0.95,
 }
 
+_FAST_TEACHER = {**_FAST, "epochs": 10, "epoch_steps": 8, "patience": 4}
+_CACHED: dict[str, Any] = {"tta": "flip", "cache_stem": True}
+
 _TINY: dict[str, Any] = {
     "batch_size": 32,
     "optimizer": "adamw",
@@ -25,67 +29,80 @@ _TINY: dict[str, Any] = {
     "learning_rate": 3e-3,
     "decay": 0.9,
 }
+_TINY_VIEWS: dict[str, Any] = {
+    "tta": "flip",
+    "augmentation": {
+        "rotation": 8.0,
+        "translation": 0.08,
+        "perspective": 0.0,
+        "brightness": 0.2,
+        "contrast": 0.2,
+    },
+}
 
 PRESETS: dict[str, dict[str, Any]] = {
-    # S0 as published: a GPU and thousands of labels.
+    # The papers as published: a GPU and thousands of labels. Recipes have their own defaults.
     "paper": {
         "images": {"size": 256},
         "model": {"backbone": "densenet121", "weights": "imagenet"},
-        "recipe": {"name": "teacher_student"},
+        "recipes": {name: {} for name in RECIPES},
     },
     # A CPU and tens of labels: pretrained lower layers stay frozen.
     "fast": {
         "images": {"size": 224},
         "model": {"backbone": "mobilenet_v2", "weights": "imagenet"},
-        "recipe": {
-            "name": "teacher_student",
-            "teacher": {**_FAST, "epochs": 10, "epoch_steps": 8, "patience": 4},
-            "intermediate": {
-                **_FAST,
-                "epochs": 2,
-                "decay": 0.5,
-                "ema": 0.98,
-                "label_smoothing": 0.1,
+        "recipes": {
+            "supervised": {"student": _FAST_TEACHER, **_CACHED},
+            "teacher_student": {
+                "teacher": _FAST_TEACHER,
+                "intermediate": {
+                    **_FAST,
+                    "epochs": 2,
+                    "decay": 0.5,
+                    "ema": 0.98,
+                    "label_smoothing": 0.1,
+                },
+                "student": {
+                    **_FAST,
+                    "epochs": 8,
+                    "epoch_steps": 5,
+                    "learning_rate": 1e-4,
+                    "patience": 3,
+                },
+                **_CACHED,
             },
-            "student": {
-                **_FAST,
-                "epochs": 8,
-                "epoch_steps": 5,
-                "learning_rate": 1e-4,
-                "patience": 3,
-            },
-            "tta": "flip",
-            "cache_stem": True,
         },
     },
     # No pretrained weights, small pictures: the demo and the tests.
     "tiny": {
         "images": {"size": 64},
         "model": {"backbone": "small_cnn", "weights": "none"},
-        "recipe": {
-            "name": "teacher_student",
-            "teacher": {**_TINY, "epochs": 14, "epoch_steps": 25},
-            "intermediate": {**_TINY, "epochs": 5, "epoch_steps": 25, "decay": 0.85},
-            "student": {**_TINY, "epochs": 6, "epoch_steps": 25, "decay": 0.85},
-            "tta": "flip",
-            "augmentation": {
-                "rotation": 8.0,
-                "translation": 0.08,
-                "perspective": 0.0,
-                "brightness": 0.2,
-                "contrast": 0.2,
+        "recipes": {
+            "supervised": {"student": {**_TINY, "epochs": 14, "epoch_steps": 25}, **_TINY_VIEWS},
+            "teacher_student": {
+                "teacher": {**_TINY, "epochs": 14, "epoch_steps": 25},
+                "intermediate": {**_TINY, "epochs": 5, "epoch_steps": 25, "decay": 0.85},
+                "student": {**_TINY, "epochs": 6, "epoch_steps": 25, "decay": 0.85},
+                **_TINY_VIEWS,
             },
         },
     },
 }
+"""By name: images, model, and for each recipe what departs from its own defaults."""
 
 
-def preset(name: str) -> dict[str, Any]:
-    """The tables of a preset, to be laid under a workspace's own settings.
+def preset(name: str, recipe: str = "teacher_student") -> dict[str, Any]:
+    """The tables of a preset with one recipe, to be laid under a workspace's own settings.
 
     Raises:
-        ConfigError: there is no such preset.
+        ConfigError: there is no such preset, or it does not know the recipe.
     """
     if name not in PRESETS:
         raise ConfigError(f"--preset {name!r} is unknown; use one of {sorted(PRESETS)}.")
-    return deepcopy(PRESETS[name])
+    tables = deepcopy(PRESETS[name])
+    recipes = tables.pop("recipes")
+    if recipe not in recipes:
+        raise ConfigError(
+            f"--preset {name} has no settings for recipe {recipe!r}; use one of {sorted(recipes)}."
+        )
+    return {**tables, "recipe": {"name": recipe, **recipes[recipe]}}

@@ -323,12 +323,15 @@ def test_a_password_in_the_address_is_refused_and_not_repeated(address, tmp_path
 # --- presets -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", sorted(PRESETS))
-def test_a_preset_makes_a_configuration_whose_recipe_plans(name):
-    tables = preset(name)
+@pytest.mark.parametrize(
+    ("name", "recipe"),
+    [(name, recipe) for name in sorted(PRESETS) for recipe in PRESETS[name]["recipes"]],
+)
+def test_a_preset_makes_a_configuration_whose_recipe_plans(name, recipe):
+    tables = preset(name, recipe)
     tables["images"]["folder"] = "pictures"
     config = validated(Config, tables, "preset")
-    assert plan(config.recipe).name == "teacher_student"
+    assert plan(config.recipe).name == recipe
     assert config.model.backbone in backbone_names()
     assert config.selection.strategy in STRATEGIES
     model = build_model(config.model.backbone, 1)
@@ -343,6 +346,10 @@ def test_the_paper_preset_is_the_recipe_as_published():
     assert plan(tables["recipe"]) == plan({"name": "teacher_student"})
 
 
+def test_without_a_recipe_a_preset_is_of_the_default_one():
+    assert preset("tiny")["recipe"]["name"] == "teacher_student"
+
+
 def test_a_preset_is_a_copy_all_the_way_down():
     preset("fast")["recipe"]["teacher"]["epochs"] = 999
     preset("tiny")["recipe"]["augmentation"]["rotation"] = 999
@@ -354,3 +361,5 @@ def test_a_preset_is_a_copy_all_the_way_down():
 def test_an_unknown_preset_lists_the_known():
     with pytest.raises(ConfigError, match=r"'papr' is unknown; use one of \['fast', 'paper'"):
         preset("papr")
+    with pytest.raises(ConfigError, match=r"tiny has no settings for recipe 'papr'; use one of"):
+        preset("tiny", "papr")
