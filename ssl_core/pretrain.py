@@ -21,7 +21,8 @@ from ssl_core.distributed import barrier, is_main
 from ssl_core.errors import ConfigError
 from ssl_core.models import Classifier, build_model, load_model, save_model
 from ssl_core.recipes.stages import Pretrain
-from ssl_core.steps import Examples, Unlabeled, derived_seed
+from ssl_core.seeds import derived_seed
+from ssl_core.steps import Examples, Unlabeled
 from ssl_core.train import fit
 from ssl_core.turn import Turn
 from ssl_core.workspace import one_process
@@ -71,7 +72,7 @@ def _train(turn: Turn, stage: Pretrain, network: Classifier, place: Path) -> Non
     rows, checkpoint = turn.train.rows, place / "fit.pt"
     result = fit(
         network,
-        turn.workspace.images.array,
+        turn.inputs(network),
         None,
         Examples(np.empty(0, np.int64), np.empty((0, stage.outputs))),
         stage.schedule,
@@ -82,6 +83,7 @@ def _train(turn: Turn, stage: Pretrain, network: Classifier, place: Path) -> Non
         device=turn.device,
         objective=stage.objective,
         unlabeled=Unlabeled(rows, stage.views),
+        banks=turn.banks(network),
         checkpoint=checkpoint,
         checkpoint_seconds=turn.config.compute.checkpoint_seconds,
         report=turn.report,
@@ -109,8 +111,10 @@ def _read(place: Path, name: str, like: Classifier) -> Pretrained | None:
 
 def _digest(turn: Turn, stage: Pretrain, network: Classifier) -> str:
     images, rows = turn.workspace.images, turn.train.rows
-    told = (turn.train.ids, images.array.shape, network.backbone, repr(stage))
-    digest = hashlib.sha256(repr(told).encode())
+    told: list[object] = [turn.train.ids, images.array.shape, network.backbone, repr(stage)]
+    if turn.plan.stem_blocks:
+        told.append(turn.plan.stem_views)
+    digest = hashlib.sha256(repr(tuple(told)).encode())
     for row in rows[:: max(1, len(rows) // 64)]:
         digest.update(images.array[row].tobytes())
     for key, tensor in network.state_dict().items():

@@ -29,8 +29,8 @@ from ssl_core.errors import WorkspaceError
 from ssl_core.hints import hints_for
 from ssl_core.progress import Progress, Report, silent
 from ssl_core.records import Hint, Pulled, Rejection, Selection
+from ssl_core.seeds import derived_seed
 from ssl_core.source import ReadingRoom
-from ssl_core.steps import derived_seed
 from ssl_core.workspace import Workspace
 
 LOCK_FILE = ".reading.lock"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,6 +25,8 @@ from ssl_core.models import Classifier
 from ssl_core.objectives import Batch, Objective
 from ssl_core.predict import Device, Inputs
 from ssl_core.rand_augment import View, view
+from ssl_core.seeds import derived_seed
+from ssl_core.stems import Banks
 
 FloatArray = npt.NDArray[np.floating]
 NotNegative = Annotated[float, Field(ge=0)]
@@ -103,6 +104,7 @@ class Loop:
         unlabeled: Unlabeled | None = None,
         teacher: Classifier | None = None,
         prior: FloatArray | None = None,
+        banks: Banks | None = None,
     ) -> None:
         model.freeze(schedule.frozen_blocks, norm=schedule.frozen_norm)
         self.student: Classifier = model.to(device.name)
@@ -111,6 +113,7 @@ class Loop:
         self.teacher = teacher and teacher.to(device.name).requires_grad_(False).eval()
         self.training = training or _nothing(model.head.out_features)
         self.pixels, self.schedule, self.spec, self.unlabeled = pixels, schedule, spec, unlabeled
+        self.banks = banks
         self.seed, self.exclusive, self.device, self.objective = seed, exclusive, device, objective
         self.prior = None if prior is None else torch.tensor(prior).float().to(device.name)
         self.memory: dict[str, Tensor] = {}
@@ -189,11 +192,14 @@ class Loop:
         self, rows: npt.NDArray[np.int64], specs: tuple[View, ...], number: int, name: str
     ) -> list[Tensor]:
         """Views of the same images, one a spec, one after the other from one stream of chance."""
-        images = self.device.place(self.pixels[rows])
         generator = torch.Generator().manual_seed(derived_seed(self.seed, number, rank(), name))
-        return [
-            _view(images, spec, generator).to(memory_format=torch.channels_last) for spec in specs
-        ]
+        if self.banks:
+            drawn = self.banks.draw(rows, specs, generator)
+            views = [stems.to(self.device.name).float() for stems in drawn]
+        else:
+            images = self.device.place(self.pixels[rows])
+            views = [_view(images, spec, generator) for spec in specs]
+        return [one.to(memory_format=torch.channels_last) for one in views]
 
 
 def _nothing(findings: int) -> Examples:
@@ -246,12 +252,6 @@ def diverged(stage: str, step: int) -> TrainingError:
         f"The loss of {stage} is no longer finite at step {step}: "
         "lower its learning_rate or set clip = 1.0."
     )
-
-
-def derived_seed(*parts: object) -> int:
-    """A seed of 63 bits named by its parts: resuming needs no generator's state."""
-    digest = hashlib.sha256(repr(parts).encode()).digest()
-    return int.from_bytes(digest[:8], "big") >> 1
 
 
 def update_average(

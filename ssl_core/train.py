@@ -23,6 +23,7 @@ from ssl_core.models import Classifier
 from ssl_core.objectives import Objective, supervised
 from ssl_core.predict import Device, Inputs, validation_scorer
 from ssl_core.progress import Progress, Report, silent
+from ssl_core.stems import Banks
 from ssl_core.steps import (
     Examples,
     FloatArray,
@@ -80,6 +81,7 @@ def fit(
     unlabeled: Unlabeled | None = None,
     teacher: Classifier | None = None,
     prior: FloatArray | None = None,
+    banks: Banks | None = None,
     checkpoint: Path | None = None,
     checkpoint_seconds: float = 20.0,
     report: Report = silent,
@@ -96,7 +98,8 @@ def fit(
     Args:
         model: trained in place.
         pixels: `(N_all, C_in, H, W)` uint8 of which `training.rows` and `validation.rows` are rows,
-            or the stems of those; then `spec` is not used and a view is the image or its mirror.
+            or the stems of those; then a view is the image or its mirror whatever its
+            augmentation, unless there are `banks`.
         training: N ≥ 1 items; NaN targets give no loss. None where the objective learns from
             `unlabeled` alone.
         validation: may be empty.
@@ -110,6 +113,7 @@ def fit(
         unlabeled: images that the objective compares views of.
         teacher: a fixed network for the objective, which otherwise gets the moving average.
         prior: `(C,)` share of positives expected, for objectives that ask; NaN for unknown.
+        banks: the views to train on, drawn beforehand, in place of those of `pixels`.
         checkpoint: a file kept while training and left for the caller to delete; if it exists,
             training goes on from it.
         checkpoint_seconds: least time between two checkpoints within an epoch.
@@ -122,7 +126,7 @@ def fit(
     """
     if training is not None:
         _check_targets(training.targets, findings, exclusive=exclusive)
-    extras = (unlabeled, teacher, prior)
+    extras = (unlabeled, teacher, prior, banks)
     with reproducible():
         loop = Loop(
             model, pixels, training, schedule, spec, seed, exclusive, device, objective, *extras

@@ -16,8 +16,8 @@ from ssl_core.predict import Device, Inputs, choose_device
 from ssl_core.progress import Report
 from ssl_core.recipes import Plan, plan
 from ssl_core.records import Model, Round, Task
-from ssl_core.stems import stem_array
-from ssl_core.steps import derived_seed
+from ssl_core.seeds import derived_seed
+from ssl_core.stems import Banks, stem_array, view_banks
 from ssl_core.train import learnable
 from ssl_core.workspace import Part, Workspace, part
 
@@ -85,9 +85,13 @@ class Turn:
         made = self.workspace.ledger.models(self.round.number)
         return {model.stage: model for _, model in made}
 
+    def load(self, stage: str) -> Classifier:
+        """The model that a stage of this round left."""
+        return self.workspace.load(self.models()[stage])
+
     def student(self) -> Classifier:
         """The recipe's last model."""
-        return self.workspace.load(self.models()[self.plan.fits[-1].name])
+        return self.load(self.plan.fits[-1].name)
 
     def fresh_model(
         self, stage: str, backbone: str | None = None, weights: str = "none"
@@ -105,8 +109,35 @@ class Turn:
         images = self.workspace.images
         if not self.plan.stem_blocks:
             return images.array
-        model.freeze(self.plan.stem_blocks, norm=True)
+        self.freeze(model)
         return stem_array(images.folder, images, model, device=self.device, report=self.report)
+
+    def banks(self, model: Classifier) -> Banks | None:
+        """The views that `model` trains on, if the recipe draws them beforehand.
+
+        Of the whole train pool, unusable images too: they may change, and the banks would with
+        them.
+        """
+        if not self.plan.banked:
+            return None
+        self.freeze(model)
+        images = self.workspace.images
+        return view_banks(
+            images.folder,
+            images,
+            images.positions([item.id for item in self.workspace.ledger.items("train")]),
+            model,
+            self.plan.banked,
+            self.plan.stem_views,
+            device=self.device,
+            report=self.report,
+        )
+
+    def freeze(self, model: Classifier) -> Classifier:
+        """The model with those blocks frozen whose output is cached; returned for convenience."""
+        if self.plan.stem_blocks:
+            model.freeze(self.plan.stem_blocks, norm=True)
+        return model
 
     def random_labels(self) -> npt.NDArray[np.float64]:
         """The labels that may estimate a class prior, `(M, C)` (design, rule 3).

@@ -57,8 +57,9 @@ def fit_stage(turn: Turn, stage: Fit) -> Made:
         device=turn.device,
         objective=stage.objective,
         unlabeled=Unlabeled(turn.train.rows, stage.views, stage.ratio) if stage.views else None,
-        teacher=turn.workspace.load(turn.models()[stage.teacher]) if stage.teacher else None,
+        teacher=turn.freeze(turn.load(stage.teacher)) if stage.teacher else None,
         prior=turn.class_prior(),
+        banks=turn.banks(model),
         checkpoint=turn.folder / "checkpoints" / f"{stage.name}.pt",
         checkpoint_seconds=turn.config.compute.checkpoint_seconds,
         report=turn.report,
@@ -81,7 +82,7 @@ def _first(turn: Turn, stage: Fit) -> Classifier:
         if isinstance(earlier, Pretrain) and earlier.name == stage.start:
             features, seed = pretrained(turn, earlier).network, turn.seed(stage.name)
             return with_new_head(features, len(turn.findings), neck=stage.neck, seed=seed)
-    return turn.workspace.load(turn.models()[stage.start])
+    return turn.load(stage.start)
 
 
 def pretrain_stage(turn: Turn, stage: Pretrain) -> Made:

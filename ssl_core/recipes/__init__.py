@@ -10,6 +10,7 @@ from ssl_core.augment import Augmentation
 from ssl_core.config import validated
 from ssl_core.errors import ConfigError
 from ssl_core.predict import Tta
+from ssl_core.rand_augment import View
 from ssl_core.recipes import fixmatch, mean_teacher, s2mts2, simclr_v2, supervised, teacher_student
 from ssl_core.recipes.stages import Fit, Pretrain, PseudoLabel, Settings, Stage
 
@@ -18,7 +19,8 @@ from ssl_core.recipes.stages import Fit, Pretrain, PseudoLabel, Settings, Stage
 class Plan:
     """A recipe with its parameters filled in: what `rounds` runs.
 
-    `stem_blocks` > 0: all its models share that many frozen blocks, whose output is cached.
+    `stem_blocks` > 0: all its models share that many frozen blocks, whose output is cached: of
+    each image and its mirror, and of `stem_views` views of each augmentation of `banked`.
     """
 
     name: str
@@ -26,6 +28,8 @@ class Plan:
     augmentation: Augmentation
     tta: Tta
     stem_blocks: int = 0
+    stem_views: int = 0
+    banked: tuple[View, ...] = ()
 
     @property
     def fits(self) -> tuple[Fit, ...]:
@@ -56,26 +60,47 @@ def plan(recipe: Mapping[str, Any]) -> Plan:
     parameters, stages = RECIPES[name]
     filled = validated(parameters, table, f"recipe {name}")
     listed = tuple(stages(filled))
-    return Plan(name, listed, filled.augmentation, filled.tta, _stem_blocks(name, listed, filled))
+    blocks = _stem_blocks(name, listed, filled)
+    banked = _banked(name, listed, filled) if blocks and filled.stem_views else ()
+    return Plan(name, listed, filled.augmentation, filled.tta, blocks, filled.stem_views, banked)
 
 
 def _stem_blocks(name: str, stages: tuple[Stage, ...], settings: Settings) -> int:
     if not settings.cache_stem:
         return 0
-    frozen = {stage.schedule.frozen_blocks for stage in stages if isinstance(stage, Fit)}
+    trained = [stage for stage in stages if not isinstance(stage, PseudoLabel)]
+    frozen = {stage.schedule.frozen_blocks for stage in trained}
     if len(frozen) != 1 or 0 in frozen or settings.tta == "ten_crop":
         raise ConfigError(
             f"recipe {name}: cache_stem needs one frozen_blocks above 0 in every stage, and tta "
             '"none" or "flip": set those, or leave it out.'
         )
-    shown = [view for stage in stages if isinstance(stage, Fit) for view in stage.views]
-    other_eyes = any(isinstance(stage, Fit) and stage.teacher for stage in stages)
-    if other_eyes or any(view != settings.augmentation for view in shown):
+    if any(isinstance(stage, Fit) and stage.backbone for stage in stages):
         raise ConfigError(
-            f"recipe {name}: cache_stem shows one network an image and its mirror alone, and this "
-            "recipe compares other views or networks: leave cache_stem out."
+            f"recipe {name}: cache_stem is of one network and a stage has another: leave "
+            "cache_stem or that network out."
+        )
+    others = [view for stage in trained for view in stage.views if view != settings.augmentation]
+    if others and not settings.stem_views:
+        raise ConfigError(
+            f"recipe {name}: cache_stem shows an image and its mirror alone, and this recipe "
+            "compares other views: set stem_views, or leave cache_stem out."
         )
     return frozen.pop()
+
+
+def _banked(name: str, stages: tuple[Stage, ...], settings: Settings) -> tuple[View, ...]:
+    """The augmentations that views are drawn of beforehand."""
+    shown = [stage.views for stage in stages if not isinstance(stage, PseudoLabel)]
+    most = max(views.count(view) for views in shown for view in views) if any(shown) else 1
+    if settings.stem_views < most:
+        raise ConfigError(
+            f"recipe {name}: stem_views = {settings.stem_views} and a step compares {most} views "
+            f"of an image: set {most} or more."
+        )
+    learns = any(isinstance(stage, Fit) and stage.on is not None for stage in stages)
+    own = [settings.augmentation] if learns else []
+    return tuple(dict.fromkeys([*own, *(view for views in shown for view in views)]))
 
 
 __all__ = ["RECIPES", "Fit", "Plan", "Pretrain", "PseudoLabel", "Stage", "plan"]

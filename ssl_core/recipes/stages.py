@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import Field
 
 from ssl_core.augment import Augmentation
 from ssl_core.config import Table
@@ -18,13 +21,15 @@ LABELS = "labels"
 class Settings(Table):
     """What every recipe has: the augmentation of training views, and test-time augmentation.
 
-    With `cache_stem` the views are the image and its mirror alone, so that the frozen blocks run
-    once for a workspace and not at every step; all stages must then freeze the same blocks.
+    With `cache_stem` the frozen blocks run once for a workspace and not at every step; all stages
+    must then freeze the same blocks. Training shows `stem_views` views of each augmentation, drawn
+    once for every image; with 0 the views are the image and its mirror alone.
     """
 
     augmentation: Augmentation = Augmentation()
     tta: Tta = "ten_crop"
     cache_stem: bool = False
+    stem_views: Annotated[int, Field(ge=0, le=64)] = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -112,12 +112,40 @@ def test_mean_teacher_runs_on_cached_stems(tmp_path):
     assert list(workspace.images.folder.glob("stems-*"))
 
 
-@pytest.mark.parametrize("name", ["fixmatch", "simclr_v2"])
-def test_stems_have_no_strong_views_and_are_of_one_network(name):
-    table = short(name, frozen_blocks=3, frozen_norm=True) | {"cache_stem": True}
-    table.pop("pretrain", None)
-    with pytest.raises(ConfigError, match=f"recipe {name}: cache_stem shows one network an image"):
+def cached(name: str, views: int) -> dict:
+    table = short(name, frozen_blocks=3, frozen_norm=True)
+    return table | {"cache_stem": True, "stem_views": views, "tta": "flip"}
+
+
+@EVERY
+def test_every_recipe_runs_on_views_that_were_drawn_beforehand(name, tmp_path):
+    workspace, room = toy.opened(toy.make(tmp_path / "w", recipe=cached(name, 6)))
+    run_round(workspace, room, query_size=20)
+    number = run_round(workspace, room)
+    trained = plan(workspace.config.recipe)
+    assert [m.stage for _, m in workspace.ledger.models(number)] == [f.name for f in trained.fits]
+    kept = [path.stat().st_size for path in workspace.images.folder.glob("views-*/stems.f16")]
+    pool = len(workspace.ledger.items("train"))
+    assert len(kept) == len(trained.banked) > 0
+    assert {size // pool for size in kept} == {6 * 64 * 4 * 4 * 2}
+
+
+@pytest.mark.parametrize("name", ["fixmatch", "simclr_v2", "s2mts2"])
+def test_other_views_than_the_mirror_are_refused_unless_they_are_drawn(name):
+    with pytest.raises(ConfigError, match=f"recipe {name}: cache_stem shows an image and its mirr"):
+        plan(cached(name, 0))
+
+
+def test_stems_are_of_one_network():
+    table = cached("simclr_v2", 4) | {"student_backbone": "resnet18"}
+    with pytest.raises(ConfigError, match="cache_stem is of one network and a stage has another"):
         plan(table)
+
+
+def test_a_step_cannot_compare_more_views_than_were_drawn():
+    assert plan(cached("s2mts2", 6)).stem_views == 6
+    with pytest.raises(ConfigError, match="stem_views = 5 and a step compares 6 views of an im"):
+        plan(cached("s2mts2", 5))
 
 
 def test_a_student_that_does_not_exist_is_refused_before_the_round_opens(tmp_path):

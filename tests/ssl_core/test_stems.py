@@ -12,9 +12,11 @@ from ssl_core.errors import Cancelled, ConfigError
 from ssl_core.images import ImageStore
 from ssl_core.models import build_model
 from ssl_core.predict import Device, predict
+from ssl_core.rand_augment import RandAugment, view
 from ssl_core.recipes import plan
 from ssl_core.rounds import run_round
-from ssl_core.stems import stem_array
+from ssl_core.seeds import derived_seed
+from ssl_core.stems import stem_array, view_banks
 from ssl_core.steps import Examples, Schedule
 from ssl_core.train import fit
 from tests import toy
@@ -45,8 +47,8 @@ def test_stems_are_what_the_frozen_blocks_give_for_an_image_and_its_mirror(store
     images = torch.from_numpy(store.pixels(store.ids[5:8])).float() / 255
     with torch.no_grad():
         expected = [network.stem(images), network.stem(images.flip(-1))]
-    for view in (0, 1):
-        np.testing.assert_allclose(array[5:8, view], expected[view].numpy(), atol=2e-3)
+    for one in (0, 1):
+        np.testing.assert_allclose(array[5:8, one], expected[one].numpy(), atol=2e-3)
 
 
 @pytest.mark.parametrize("tta", ["none", "flip"])
@@ -156,3 +158,70 @@ def test_a_round_runs_on_cached_stems(tmp_path):
 def test_a_stem_that_cannot_be_shared_is_refused(change):
     with pytest.raises(ConfigError, match="cache_stem needs one frozen_blocks"):
         plan({**CACHED, **change})
+
+
+# --- views drawn beforehand -----------------------------------------------------------------
+
+TURN, STRONG = Augmentation(), RandAugment()
+ROWS = np.r_[40:180, 20:30]
+
+
+def banks(tmp_path, store, specs=(TURN, STRONG), report=lambda _: None):
+    rows = ROWS
+    return view_banks(tmp_path, store, rows, model(), specs, 3, device=DEVICE, report=report)
+
+
+def test_a_bank_holds_the_stems_of_views_of_its_augmentation(store, tmp_path):
+    found = banks(tmp_path, store)
+    assert list(found.arrays) == [TURN, STRONG]
+    ordered = np.sort(ROWS)
+    for spec, array in found.arrays.items():
+        assert array.shape == (150, 3, 32, 4, 4)
+        generator = torch.Generator().manual_seed(derived_seed("views", repr(spec), 128))
+        images = torch.from_numpy(store.array[ordered[128:]])
+        with torch.no_grad():
+            network = model().eval()
+            expected = [network.stem(view(images, spec, generator)).numpy() for _ in range(3)]
+        np.testing.assert_allclose(array[128:], np.stack(expected, axis=1), atol=2e-3)
+
+
+def test_draws_are_views_of_the_rows_asked_for_and_equal_specs_get_different_ones(store, tmp_path):
+    found, rows = banks(tmp_path, store), np.array([41, 25, 25, 179])
+    drawn = found.draw(rows, (TURN, TURN, STRONG), torch.Generator().manual_seed(1))
+    again = found.draw(rows, (TURN, TURN, STRONG), torch.Generator().manual_seed(1))
+    other = found.draw(rows, (TURN, TURN, STRONG), torch.Generator().manual_seed(2))
+    assert all(torch.equal(a, b) for a, b in zip(drawn, again, strict=True))
+    assert not all(torch.equal(a, b) for a, b in zip(drawn, other, strict=True))
+    for spec, one in zip((TURN, TURN, STRONG), drawn, strict=True):
+        for row, stem in zip(rows, one, strict=True):
+            choices = found.arrays[spec][np.searchsorted(np.sort(ROWS), row)]
+            assert any(np.array_equal(stem, choice) for choice in choices)
+    assert not any(torch.equal(a, b) for a, b in zip(drawn[0], drawn[1], strict=True))
+
+
+def test_every_view_of_a_bank_is_drawn(store, tmp_path):
+    found = banks(tmp_path, store, (TURN,))
+    (drawn,) = found.draw(np.full(200, 50), (TURN,), torch.Generator().manual_seed(0))
+    shown = {stem.numpy().tobytes() for stem in drawn}
+    assert shown == {
+        stem.tobytes() for stem in found.arrays[TURN][np.searchsorted(np.sort(ROWS), 50)]
+    }
+
+
+def test_an_image_without_views_is_refused(store, tmp_path):
+    with pytest.raises(ValueError, match="no views"):
+        banks(tmp_path, store).draw(np.array([0]), (TURN,), torch.Generator())
+
+
+def test_a_cancelled_bank_goes_on_and_ends_the_same(store, tmp_path):
+    whole = banks(tmp_path / "whole", store, (STRONG,))
+
+    def stop(event):
+        raise Cancelled("stopped")
+
+    with pytest.raises(Cancelled):
+        banks(tmp_path / "cut", store, (STRONG,), stop)
+    told = []
+    cut = banks(tmp_path / "cut", store, (STRONG,), lambda event: told.append(event.done))
+    assert told == [150]  # of 150 rows the first 128 were there
+    np.testing.assert_array_equal(cut.arrays[STRONG], whole.arrays[STRONG])
