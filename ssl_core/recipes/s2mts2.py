@@ -26,7 +26,8 @@ from ssl_core.steps import NotNegative, Schedule
 class S2mts2(Settings):
     """Parameters; pretraining's rates and momentum are those of the authors' code.
 
-    Pretraining: `pretrain.ema` is the momentum of the mean teacher that makes the keys; `keys` is
+    Pretraining: `pretrain.ema` is the momentum of the mean teacher that makes the keys, the same at
+    every step (`ema_warmup` = 1: a queue needs keys of one kind); the student is kept. `keys` is
     M', from which a positive's mean and covariance are estimated; `queue` the keys of other images
     that are remembered. `temperature` is τ and `influence` λ of `joint_contrastive`. The projection
     head has `layers` hidden layers and one of `outputs` values. Smaller than theirs, for small
@@ -45,6 +46,8 @@ class S2mts2(Settings):
         weight_decay=1e-4,
         rate="cosine",
         ema=0.999,
+        ema_warmup=1,
+        keep_average=False,
     )
     student: Schedule = Schedule(epochs=25, epoch_steps=40, ema=0.99, ema_warmup=2)
     augmentation: Augmentation = MILD

@@ -16,6 +16,7 @@ from ssl_core.objectives import Batch
 from ssl_core.recipes import Pretrain, plan
 from ssl_core.recipes.mean_teacher import Consistency
 from ssl_core.recipes.s2mts2 import JointContrast, joint_contrastive
+from ssl_core.steps import update_average
 
 QUICK = settings(deadline=None, max_examples=30)
 
@@ -170,14 +171,23 @@ def test_the_queue_repels():
     assert second > first + 0.5  # now with four keys to be told from
 
 
+def test_the_teachers_momentum_is_the_same_from_the_first_step():
+    schedule = plan({"name": "s2mts2"}).stages[0].schedule
+    teacher, student = nn.Linear(1, 1, bias=False), nn.Linear(1, 1, bias=False)
+    teacher.weight.data.fill_(1.0)
+    student.weight.data.fill_(0.0)
+    for step in range(3):
+        update_average(teacher, student, schedule.ema, step, schedule.ema_warmup)
+        assert teacher.weight.item() == pytest.approx(0.999 ** (step + 1))
+
+
 def test_the_recipe_is_pretrain_and_mean_teacher():
     made = plan({"name": "s2mts2", "keys": 3, "queue": 77, "weight": 2.0})
     pretrain, student = made.stages
     assert isinstance(pretrain, Pretrain)
     assert pretrain.objective == JointContrast(0.2, 4.0, 77)
     assert len(pretrain.views) == 4
-    assert pretrain.schedule.ema > 0
-    assert pretrain.schedule.keep_average
+    assert (pretrain.schedule.ema, pretrain.schedule.keep_average) == (0.999, False)
     assert (student.start, student.neck) == ("pretrained", 0)
     assert student.objective == Consistency(2.0, 0.3)
     assert student.schedule.ema > 0
