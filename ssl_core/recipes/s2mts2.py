@@ -132,7 +132,8 @@ def joint_contrastive(
         negatives: `(K, d)` of other images, k; K may be 0.
         temperature: τ > 0.
         influence: λ ≥ 0; 0 is the contrast with the mean key alone, 1 the bound itself. The
-            authors' code divides the second term by τ once: ours is its λ times τ.
+            authors' code divides the second term by τ once, so that ours is its λ times τ, and
+            raises λ in a straight line over the epochs; here it stays.
 
     Returns:
         A scalar ≥ 0.
