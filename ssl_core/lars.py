@@ -10,12 +10,13 @@ from torch.optim import Optimizer
 
 
 class Lars(Optimizer):
-    """LARS with classic momentum (You et al. 2017, Algorithm 1), as SimCLR uses it.
+    """LARS with classic momentum (You et al. 2017, Algorithm 1), as the code of SimCLR has it.
 
     Of a weight w with gradient g: g' = g + β·w; v ← m·v + γ·λ·g' with the layer's own rate
-    λ = η·|w| / |g'|; w ← w - v. Biases and the scales of norms (one dimension) get neither weight
-    decay nor a rate of their own: λ = 1 and β = 0 (Chen et al. 2020, "A Simple Framework for
-    Contrastive Learning", appendix B.6). λ is 1 as well where |w| or |g'| is 0.
+    λ = η·|w| / |g'|; w ← w - v. You et al. divide by |g| + β·|w| instead, which is at least as
+    much. λ is 1 where |w| or |g'| is 0. Biases and the scales of norms (one dimension) get neither
+    weight decay nor a rate of their own: λ = 1 and β = 0. That too is the code's (Chen et al. 2020,
+    "A Simple Framework for Contrastive Learning"), as is η.
 
     Args:
         params: parameters, or groups of them.

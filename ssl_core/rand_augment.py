@@ -1,10 +1,12 @@
 """RandAugment(n, m) for radiographs: n operations a sample of strength m, and one warp in all.
 
 Cubuk et al. 2020, "RandAugment: Practical automated data augmentation with a reduced search space".
-Of its operations those stay that a radiograph survives: none turns dark to bright (invert,
-solarize), throws levels away (posterize) or touches colour. Gamma is added, which is what another
-exposure or display does to a film. Geometric operations are composed into the one warp of
-`augment`, so intensities come first and the picture is resampled once.
+Of its fourteen operations ten stay, those that a radiograph survives: none turns dark to bright
+(solarize), throws levels away (posterize), flattens the histogram (equalize) or touches colour.
+Gamma is added, which is what another exposure or display does to a film. Intensities go either way
+from the picture as it is, and further with m; in the authors' code m = 0 is the darkest. Geometric
+operations are composed into the one warp of `augment`, so intensities come first and the picture is
+resampled once.
 
 Chance is drawn as in `augment`: float64, from the generator given, on its device.
 """
@@ -41,7 +43,7 @@ class RandAugment:
     operations: n, 0 to 8; each is drawn anew, uniformly, so one may come twice.
     magnitude: m, 0 to 10; at 10 an operation goes as far as `REACH` says, either way by chance.
     cutout: the longest side of a black square, as a share of the picture's shorter side, 0 to 1;
-        each sample draws its own (DeVries & Taylor 2017; FixMatch, appendix D).
+        each sample draws its own (DeVries & Taylor 2017, as FixMatch's strong views have it).
     weak: what is done to the picture besides.
 
     Raises ValueError for a value out of range.

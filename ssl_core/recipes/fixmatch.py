@@ -22,11 +22,15 @@ REMEMBERED = 128  # batches in the running mean of predictions (ReMixMatch, Sect
 
 
 class FixMatch(Settings):
-    """Parameters; the paper's (Table 4) but for length and views, which fit radiographs.
+    """Parameters; rates, weights, threshold and average are the paper's of CIFAR-10.
 
     `augmentation` makes the weak views, `strong` (RandAugment and a hole) the strong ones. `ratio`
     is the paper's μ, `weight` its λ_u, `threshold` its τ. Without `align` there is no distribution
-    alignment.
+    alignment, which in the paper is an extension.
+
+    Not the paper's: views, which fit radiographs; length, and with it batches of 16 and not 64, a
+    cosine that ends at 0 and not at cos(7π/16), and an average that warms up; momentum that is not
+    Nesterov's.
     """
 
     student: Schedule = Schedule(
@@ -82,7 +86,10 @@ class Consistency:
 
 
 def running_mean(q: Tensor, batch: Batch) -> Tensor:
-    """The mean prediction `(C,)` of the last 128 batches, this one `(U, C)` included."""
+    """The mean prediction `(C,)` of the last 128 batches, this one `(U, C)` included.
+
+    The code of ReMixMatch leaves this one out, and begins with 128 even predictions.
+    """
     mean = join_processes(q).mean(0, keepdim=True)
     past = batch.memory.get("predictions", mean[:0])
     batch.memory["predictions"] = torch.cat([past, mean])[-REMEMBERED:]

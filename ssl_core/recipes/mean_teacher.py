@@ -16,12 +16,14 @@ from ssl_core.steps import NotNegative, Schedule
 
 
 class MeanTeacher(Settings):
-    """Parameters, after the paper's Section 3 and appendix B; its lengths are for 32-pixel images.
+    """Parameters; lengths and weights fit few radiographs, the authors' are for 32-pixel images.
 
     The teacher is the moving average of the student's weights, with decay min(1 - 1/(t+1),
-    `student.ema`); it is what is kept, unless `student.keep_average` is false. `weight` is the
-    largest weight of the consistency cost, reached after the share `ramp_up` of all steps.
-    `noise` is the standard deviation of the Gaussian noise on both inputs, which are in [0, 1].
+    `student.ema`), t = 1 at the first step, as in the authors' code for residual networks; it is
+    what is kept, unless `student.keep_average` is false. `weight` is the largest weight of the
+    consistency cost (the authors' code: 100 for ten classes), reached after the share `ramp_up` of
+    all steps (theirs: 40 000 of 150 000). `noise` is the standard deviation of the Gaussian noise
+    on both inputs, which are in [0, 1] (theirs: 0.15 on normalised inputs).
     """
 
     student: Schedule = Schedule(epochs=25, epoch_steps=40, ema=0.99, ema_warmup=2)
@@ -43,8 +45,9 @@ def stages(p: MeanTeacher) -> list[Stage]:
 class Consistency:
     """Section 2: classification cost + w(t) · J, with J the distance of two opinions.
 
-    J = mean over entries of (student's probability of one view - teacher's of another)². Expects
-    the views (student's, teacher's); without views or without a teacher it is `supervised`.
+    J = mean over entries, so over items and classes, of (student's probability of one view -
+    teacher's of another)². Independent findings, which the paper does not treat: a sigmoid of each.
+    Expects the views (student's, teacher's); without views or a teacher it is `supervised`.
     """
 
     weight: float = 10.0
@@ -78,7 +81,7 @@ class Consistency:
 def ramp(step: int, length: float) -> float:
     """The sigmoid-shaped ramp exp(-5(1 - x)²) with x = step / length, 1 from x = 1 on.
 
-    Laine & Aila 2017, "Temporal Ensembling", Section 3; Tarvainen & Valpola, appendix B.1.
+    Laine & Aila 2017, "Temporal Ensembling"; Tarvainen & Valpola take it from there.
     """
     done = min(step / length, 1.0) if length else 1.0
     return math.exp(-5.0 * (1.0 - done) ** 2)

@@ -24,13 +24,18 @@ from ssl_core.steps import NotNegative, Schedule
 
 
 class S2mts2(Settings):
-    """Parameters.
+    """Parameters; pretraining's rates and momentum are those of the authors' code.
 
-    Pretraining: `pretrain.ema` is the momentum of the mean teacher that makes the keys; `keys` is
+    Pretraining: `pretrain.ema` is the momentum of the mean teacher that makes the keys, the same at
+    every step (`ema_warmup` = 1: a queue needs keys of one kind); the student is kept. `keys` is
     M', from which a positive's mean and covariance are estimated; `queue` the keys of other images
-    that are remembered. `temperature` is τ and `influence` λ of Cai et al., Eq. 8. The projection
-    head has `layers` hidden layers and one of `outputs` values.
-    Fine-tuning is the recipe `mean_teacher`'s, and so are `weight`, `ramp_up` and `ratio`.
+    that are remembered. `temperature` is τ and `influence` λ of `joint_contrastive`. The projection
+    head has `layers` hidden layers and one of `outputs` values. Smaller than theirs, for small
+    pools and machines: batches (256) and queue (65 536).
+    Fine-tuning is the recipe `mean_teacher`'s, and so are `weight`, `ramp_up` and `ratio`, from the
+    pooled features. The authors' code is simpler there and has another head: it begins after the
+    first layer of a projection head of three, student and teacher see one and the same view, of U
+    alone, and the weight rises to 1 in a straight line.
     """
 
     pretrain: Schedule = Schedule(
@@ -41,6 +46,8 @@ class S2mts2(Settings):
         weight_decay=1e-4,
         rate="cosine",
         ema=0.999,
+        ema_warmup=1,
+        keep_average=False,
     )
     student: Schedule = Schedule(epochs=25, epoch_steps=40, ema=0.99, ema_warmup=2)
     augmentation: Augmentation = MILD
@@ -57,7 +64,7 @@ class S2mts2(Settings):
 
 
 def stages(p: S2mts2) -> list[Stage]:
-    """Figure 1: 1. the mean teacher learns from D ∪ U without labels; 2. it is fine-tuned."""
+    """The paper's two steps: pretraining without labels on D ∪ U, then fine-tuning on D + U."""
     contrast = JointContrast(p.temperature, p.influence, p.queue)
     consistency = Consistency(p.weight, p.ramp_up)
     views = (p.augmentation, p.augmentation)
@@ -77,12 +84,13 @@ def stages(p: S2mts2) -> list[Stage]:
 
 @dataclass(frozen=True, slots=True)
 class JointContrast:
-    """Cai et al., Eq. 8 with the student's queries and the mean teacher's keys.
+    """`joint_contrastive` with the student's queries and the mean teacher's keys.
 
     temperature: τ > 0; influence: λ ≥ 0; queue: most keys of earlier images, K ≥ 1. Expects 1 + M'
     views, the query's first, and networks that give projections `(U, d)`; without views or a
     teacher it is zero. The teacher runs on its running statistics: in a batch of its own, batch
-    norm would tell it which images belong together (He et al. 2020, "Momentum Contrast", 3.3).
+    norm would tell it which images belong together, against which He et al. 2020 ("Momentum
+    Contrast") shuffle the keys between GPUs.
     """
 
     temperature: float = 0.2
@@ -109,10 +117,12 @@ class JointContrast:
 def joint_contrastive(
     queries: Tensor, keys: Tensor, negatives: Tensor, temperature: float, influence: float
 ) -> Tensor:
-    """The closed form for infinitely many positives (Cai et al. 2020, Eq. 8), mean over U.
+    """The closed form for infinitely many positives (Cai et al. 2020, "Method"), mean over U.
 
-    A query's positive keys are taken to be Gaussian. The expectation over all of them is then
-    bounded by a closed form in their mean μ and covariance Σ:
+    A query's positive keys are taken to be Gaussian. The expectation over all of them of the
+    contrastive loss, -log( exp(qᵀk⁺/τ) / (exp(qᵀk⁺/τ) + Σ_k exp(qᵀk/τ)) ), is then bounded from
+    above by a closed form in their mean μ and covariance Σ: Jensen's inequality moves it under the
+    logarithm, and the moment-generating function of a Gaussian gives it there:
 
         log( exp(a + b) + Σ_k exp(qᵀk/τ) ) - a,    a = qᵀμ/τ,  b = λ/(2τ²) · qᵀΣq
 
@@ -122,7 +132,8 @@ def joint_contrastive(
         negatives: `(K, d)` of other images, k; K may be 0.
         temperature: τ > 0.
         influence: λ ≥ 0; 0 is the contrast with the mean key alone, 1 the bound itself. The
-            authors' code divides the second term by τ once: its λ is ours divided by τ.
+            authors' code divides the second term by τ once, so that ours is its λ times τ, and
+            raises λ in a straight line over the epochs; here it stays.
 
     Returns:
         A scalar ≥ 0.

@@ -29,11 +29,15 @@ There is no colour to change; exposure changes a little."""
 
 
 class SimClrV2(Settings):
-    """Parameters; rates, temperatures and crops are S1's.
+    """Parameters; pretraining's rates, both temperatures and the crop are S1's.
 
     `crop` makes both views of pretraining. The projection head has `layers` hidden layers and one
-    of `outputs` values (the paper's head of three layers is `layers` = 2); fine-tuning begins with
-    the first `kept_layers` of them. `student_backbone` "" is the workspace's own network.
+    of `outputs` values (the paper's head of three layers is `layers` = 2; its authors' code puts a
+    batch norm after the last one too); fine-tuning begins with the first `kept_layers` of them, and
+    trains the whole network. `student_backbone` "" is the workspace's own network.
+
+    The paper's memory network, a moving average of the encoder with a queue, is left out: the
+    paper finds that it gains little where batches are large.
     """
 
     pretrain: Schedule = Schedule(
@@ -99,6 +103,8 @@ class Contrast:
 def nt_xent(one: Tensor, other: Tensor, temperature: float) -> Tensor:
     """The normalised temperature-scaled cross-entropy (Eq. 1), mean over all 2·U views.
 
+    The authors' code adds the means of the two halves: its loss is twice this one.
+
     one, other: `(U, d)` projections of two views of the same images, not yet normalised.
     Returns a scalar ≥ 0; 0 for a single image, which has nothing to be told from.
     """
@@ -112,8 +118,10 @@ def nt_xent(one: Tensor, other: Tensor, temperature: float) -> Tensor:
 class Distil:
     """Eq. 2: the student says of each image what the teacher says, at one temperature.
 
-    temperature: τ > 0; below 1 it sharpens both. Independent findings, which the paper does not
-    treat: the same with a sigmoid of each. Expects one view; without it or a teacher it is zero.
+    No label has a part in it; Eq. 3, which mixes labels in, is for many of them. Both networks see
+    the same view. temperature: τ > 0; below 1 it sharpens both. Independent findings, which the
+    paper does not treat: the same with a sigmoid of each. Expects one view; without it or a teacher
+    it is zero.
     """
 
     temperature: float = 0.1

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+
 import numpy as np
 import pytest
 import torch
@@ -11,7 +13,7 @@ from tests.training import network, schedule, train, weights
 
 
 def reference(weight, gradients, *, lr, momentum, decay, trust):
-    """Every step of one parameter, in float64, after You et al.'s Algorithm 1."""
+    """Every step of one parameter, in float64: momentum on moves that are already scaled."""
     w, v, path = np.array(weight, float), np.zeros(np.shape(weight)), []
     for g in gradients:
         rate = lr
@@ -51,6 +53,63 @@ def test_one_step_by_hand():
     size = (0.3**2 + 1.0**2) ** 0.5
     move = 2.0 * 0.001 * 5 / size
     torch.testing.assert_close(w.detach(), torch.tensor([[3 - move * 0.3, 4 - move * 1.0]]))
+
+
+def test_a_network_follows_the_reference_while_its_rate_changes():
+    """Several layers at once: each has a rate of its own, and the schedule's changes every step."""
+    chance = torch.Generator().manual_seed(0)
+    model = torch.nn.Sequential(
+        torch.nn.Conv2d(1, 3, 3),
+        torch.nn.BatchNorm2d(3),
+        torch.nn.Flatten(),
+        torch.nn.Linear(12, 2),
+    ).double()
+    images, targets = torch.rand(6, 1, 4, 4, generator=chance).double(), torch.arange(6) % 2
+    optimizer = Lars(model.parameters(), lr=1.0, weight_decay=0.2, trust=0.05)
+    kept = [(p.detach().numpy().copy(), np.zeros(p.shape)) for p in model.parameters()]
+    for rate in (0.1, 0.5, 0.9, 0.3, 0.0):
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(model(images), targets).backward()
+        for i, (p, (w, v)) in enumerate(zip(model.parameters(), kept, strict=True)):
+            g, own = p.grad.numpy(), 1.0
+            if p.ndim > 1:
+                g = g + 0.2 * w
+                own = 0.05 * np.sqrt((w**2).sum()) / np.sqrt((g**2).sum())
+            v = 0.9 * v + rate * own * g
+            kept[i] = (w - v, v)
+        optimizer.param_groups[0]["lr"] = rate
+        optimizer.step()
+        for p, (w, _) in zip(model.parameters(), kept, strict=True):
+            np.testing.assert_allclose(p.detach().numpy(), w, rtol=1e-8, atol=1e-12)
+
+
+def test_the_layers_rate_is_that_of_the_decayed_gradient():
+    """SimCLR's code, not You et al.'s sum of two norms: where both cancel, a layer moves on."""
+    w = torch.nn.Parameter(torch.tensor([[3.0, 4.0]]))
+    w.grad = torch.tensor([[-0.3, -0.3]])
+    Lars([w], lr=1.0, weight_decay=0.1).step()  # g' = (0, .1): |w| / |g'| = 50, not 5 / .92
+    torch.testing.assert_close(w.detach(), torch.tensor([[3.0, 4.0 - 0.001 * 50 * 0.1]]))
+
+
+def test_its_state_survives_save_and_load():
+    moves = [torch.randn(2, 3, generator=torch.Generator().manual_seed(s)) for s in range(4)]
+    whole, halved = (torch.nn.Parameter(torch.ones(2, 3)) for _ in range(2))
+    optimizer, first = Lars([whole]), Lars([halved])
+    for move in moves:
+        whole.grad = move
+        optimizer.step()
+    for move in moves[:2]:
+        halved.grad = move
+        first.step()
+    file = io.BytesIO()
+    torch.save(first.state_dict(), file)
+    file.seek(0)
+    second = Lars([halved])
+    second.load_state_dict(torch.load(file, weights_only=True))
+    for move in moves[2:]:
+        halved.grad = move
+        second.step()
+    assert torch.equal(whole, halved)
 
 
 def test_what_has_no_gradient_stays():

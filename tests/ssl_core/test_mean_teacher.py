@@ -92,7 +92,7 @@ def test_student_and_teacher_see_a_view_each_with_noise_of_its_own():
     assert not torch.equal(student.shown[1:] - 0.25, ours)
 
 
-def test_the_average_warms_up_as_in_the_paper():
+def test_the_average_warms_up_as_in_the_authors_code():
     """min(1 - 1/(t+1), α): until α is reached, the plain mean of all weights so far."""
     average, student = nn.Linear(1, 1, bias=False), nn.Linear(1, 1, bias=False)
     average.weight.data.fill_(8.0)

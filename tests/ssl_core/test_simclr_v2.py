@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -79,6 +80,28 @@ def test_distillation_of_classes_by_hand():
     assert loss.item() == pytest.approx(-(told * (1 - norm) + (1 - told) * (3 - norm)), rel=1e-5)
     loss.backward()
     assert teacher.logits.grad is None
+
+
+def test_distillation_of_findings_by_hand():
+    """Two findings, each a binary cross-entropy of its own; the mean over both."""
+    student, teacher = Fixed([[0.5, -1.0]]), Fixed([[1.0, 0.0]])
+    loss = Distil(0.5)(student, teacher, batch(1, 1))
+    told = 1 / (1 + math.exp(-2))
+    first = told * math.log1p(math.exp(-1)) + (1 - told) * math.log1p(math.exp(1))
+    second = 0.5 * math.log1p(math.exp(2)) + 0.5 * math.log1p(math.exp(-2))
+    assert loss.item() == pytest.approx((first + second) / 2)
+    loss.backward()
+    assert teacher.logits.grad is None
+    apart = 1 / (1 + math.exp(-1)) - told
+    assert student.logits.grad[0, 0].item() == pytest.approx(apart / 2 / 0.5)  # 2 findings, 1 / τ
+
+
+def test_distillation_looks_at_no_label():
+    told = [
+        Distil()(Fixed([[0.5, -1.0]]), Fixed([[1.0, 0.0]]), replace(batch(1, 1), targets=targets))
+        for targets in (torch.zeros(0, 2), torch.ones(1, 2))
+    ]
+    assert torch.equal(*told)
 
 
 def test_distillation_of_findings_is_least_where_both_agree():
