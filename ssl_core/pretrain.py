@@ -19,7 +19,7 @@ import numpy as np
 
 from ssl_core.distributed import barrier, is_main
 from ssl_core.errors import ConfigError
-from ssl_core.models import Classifier, build_model, load_model, save_model
+from ssl_core.models import Classifier, load_model, save_model
 from ssl_core.recipes.stages import Pretrain
 from ssl_core.seeds import derived_seed
 from ssl_core.steps import Examples, Unlabeled
@@ -46,14 +46,8 @@ def pretrained(turn: Turn, stage: Pretrain) -> Pretrained:
     Raises:
         WorkspaceError: another process computes the same just now.
     """
-    model = turn.config.model
-    network = build_model(
-        model.backbone,
-        stage.outputs,
-        weights=model.weights,
-        seed=derived_seed("pretrain", stage.name) % 2**31,
-        neck=stage.layers,
-    )
+    seed = derived_seed("pretrain", stage.name) % 2**31
+    network = turn.network(stage.outputs, seed, neck=stage.layers)
     name = _digest(turn, stage, network)
     place = turn.workspace.images.folder / f"pretrained-{name}"
     found = _read(place, name, network)

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ssl_core import pseudo_labels
-from ssl_core.config import Config, Network, validated
+from ssl_core.config import Config, validated
 from ssl_core.models import Classifier, build_model
 from ssl_core.predict import Device, Inputs, choose_device
 from ssl_core.progress import Report
@@ -97,12 +97,24 @@ class Turn:
         self, stage: str, backbone: str | None = None, weights: str = "none"
     ) -> Classifier:
         """The configured backbone with its first weights, or another with others."""
-        model = (
-            self.config.model if backbone is None else Network(backbone=backbone, weights=weights)
-        )
-        return build_model(
-            model.backbone, len(self.findings), weights=model.weights, seed=self.seed(stage)
-        )
+        if backbone is not None:
+            seed = self.seed(stage)
+            return build_model(backbone, len(self.findings), weights=weights, seed=seed)
+        return self.network(len(self.findings), self.seed(stage))
+
+    def network(self, outputs: int, seed: int, *, neck: int = 0) -> Classifier:
+        """The configured backbone with its first weights, and what is drawn from `seed`.
+
+        Blocks whose output is cached are drawn from a seed of their own, where nothing else gives
+        their weights: all models share them.
+        """
+        first = self.config.model
+        made = build_model(first.backbone, outputs, weights=first.weights, seed=seed, neck=neck)
+        shared = self.plan.stem_blocks
+        if shared and first.weights == "none":
+            stem = build_model(first.backbone, 1).blocks[:shared].state_dict()
+            made.blocks[:shared].load_state_dict(stem)
+        return made
 
     def inputs(self, model: Classifier) -> Inputs:
         """What the networks run on: pixels, or the cached output of the blocks they all freeze."""

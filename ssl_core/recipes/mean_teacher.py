@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ssl_core.augment import MILD, Augmentation
 from ssl_core.config import Count, Share
+from ssl_core.errors import ConfigError
 from ssl_core.objectives import Batch, classification, see
 from ssl_core.recipes.stages import LABELS, Fit, Settings, Stage
 from ssl_core.steps import NotNegative, Schedule
@@ -36,9 +37,16 @@ class MeanTeacher(Settings):
 
 def stages(p: MeanTeacher) -> list[Stage]:
     """One stage: D with its labels, and two views of D ∪ U, the student's and the teacher's."""
+    check_average("mean_teacher", p.student)
     objective = Consistency(p.weight, p.ramp_up, p.noise)
     views = (p.augmentation, p.augmentation)
     return [Fit("student", LABELS, p.student, objective=objective, views=views, ratio=p.ratio)]
+
+
+def check_average(name: str, schedule: Schedule) -> None:
+    """Refuse a stage whose teacher, the moving average, is switched off: it would be supervised."""
+    if not schedule.ema:
+        raise ConfigError(f"recipe {name}: student.ema = 0 leaves no teacher: set it above 0.")
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from ssl_core.augment import MILD, Augmentation
 from ssl_core.config import Count, Positive, Share
 from ssl_core.distributed import join_processes
 from ssl_core.objectives import Batch, see
-from ssl_core.recipes.mean_teacher import Consistency
+from ssl_core.recipes.mean_teacher import Consistency, check_average
 from ssl_core.recipes.simclr_v2 import PART
 from ssl_core.recipes.stages import LABELS, Fit, Pretrain, Settings, Stage
 from ssl_core.steps import NotNegative, Schedule
@@ -65,6 +65,7 @@ class S2mts2(Settings):
 
 def stages(p: S2mts2) -> list[Stage]:
     """The paper's two steps: pretraining without labels on D ∪ U, then fine-tuning on D + U."""
+    check_average("s2mts2", p.student)
     contrast = JointContrast(p.temperature, p.influence, p.queue)
     consistency = Consistency(p.weight, p.ramp_up)
     views = (p.augmentation, p.augmentation)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Annotated
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from ssl_core.augment import Augmentation
 from ssl_core.config import Table
@@ -13,6 +13,11 @@ from ssl_core.objectives import Objective, supervised
 from ssl_core.predict import Tta
 from ssl_core.rand_augment import View
 from ssl_core.steps import Schedule
+
+
+def _table(default: Any) -> dict[str, Any]:
+    return default.model_dump() if isinstance(default, Table) else asdict(default)
+
 
 LABELS = "labels"
 """The name under which a stage trains on D, the readers' labels."""
@@ -30,6 +35,18 @@ class Settings(Table):
     tta: Tta = "ten_crop"
     cache_stem: bool = False
     stem_views: Annotated[int, Field(ge=0, le=64)] = 0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _laid_over_the_recipe(cls, given: Any) -> Any:
+        """A table that names a few keys of a schedule or view leaves the recipe's others as are."""
+        if not isinstance(given, dict):
+            return given
+        filled = dict(given)
+        for name, field in cls.model_fields.items():
+            if isinstance(table := given.get(name), dict):
+                filled[name] = {**_table(field.default), **table}
+        return filled
 
 
 @dataclass(frozen=True, slots=True)

@@ -127,7 +127,7 @@ def test_every_recipe_runs_on_views_that_were_drawn_beforehand(name, tmp_path):
     kept = [path.stat().st_size for path in workspace.images.folder.glob("views-*/stems.f16")]
     pool = len(workspace.ledger.items("train"))
     assert len(kept) == len(trained.banked) > 0
-    assert {size // pool for size in kept} == {6 * 64 * 4 * 4 * 2}
+    assert {size // pool for size in kept} == {6 * 64 * 2 * 2 * 2}
 
 
 @pytest.mark.parametrize("name", ["fixmatch", "simclr_v2", "s2mts2"])

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import ast
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 import ssl_core
-from ssl_core.augment import S0, Augmentation
+from ssl_core.augment import MILD, S0, Augmentation
 from ssl_core.errors import ConfigError
 from ssl_core.objectives import supervised
+from ssl_core.rand_augment import RandAugment
 from ssl_core.recipes import RECIPES, Fit, Pretrain, PseudoLabel, plan
 from ssl_core.recipes.stages import LABELS
 from ssl_core.steps import Schedule
@@ -212,3 +214,26 @@ def test_nothing_outside_the_recipes_branches_on_a_recipes_name():
     for path in files:
         found = set(compared_strings(path.read_text(encoding="utf-8"))) & set(RECIPES)
         assert not found, f"{path.name} branches on {found}"
+
+
+# --- tables that name a few keys only -------------------------------------------------------
+
+
+def test_a_key_of_a_schedule_leaves_the_recipes_others_as_they_are():
+    whole = plan({"name": "fixmatch"}).fits[0].schedule
+    short = plan({"name": "fixmatch", "student": {"epochs": 5}}).fits[0].schedule
+    assert short == whole.model_copy(update={"epochs": 5})
+    assert short.optimizer == "sgd"  # not the plain default, which is Adam
+
+
+def test_a_key_of_a_view_leaves_the_recipes_others_as_they_are():
+    found = plan({"name": "fixmatch", "augmentation": {"rotation": 3.0}, "strong": {"cutout": 0.2}})
+    weak, strong = found.fits[0].views
+    assert weak == replace(MILD, rotation=3.0)
+    assert strong == RandAugment(cutout=0.2)
+
+
+@pytest.mark.parametrize("name", ["mean_teacher", "s2mts2"])
+def test_a_mean_teacher_needs_its_average(name):
+    says = refused({"name": name, "student": {"ema": 0.0}})
+    assert says == f"recipe {name}: student.ema = 0 leaves no teacher: set it above 0."
