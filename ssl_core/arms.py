@@ -24,7 +24,6 @@ from ssl_core.progress import Report, silent
 from ssl_core.records import Answer
 from ssl_core.rounds import run_round, unfinished
 from ssl_core.source import ReadingRoom
-from ssl_core.steps import derived_seed
 from ssl_core.workspace import CONFIG_FILE, Workspace, one_process, part
 
 RoomFor = Callable[[Ledger], ReadingRoom]
@@ -154,7 +153,7 @@ def _answers(archive: Ledger, arm: Arm) -> list[Answer]:
         return known
     validation = archive.items("validation")
     patients = sorted({item.group for item in validation})
-    order = np.random.default_rng(derived_seed(arm.seed, "validation")).permutation(len(patients))
+    order = np.random.default_rng([arm.seed, *b"validation"]).permutation(len(patients))
     place = dict(zip(patients, order.tolist(), strict=True))
     validation.sort(key=lambda item: place[item.group])
     left_out = {item.id for item in validation[arm.validation :]}
