@@ -21,7 +21,7 @@ POLICY = Policy(seed=0, archive=True, allow_shared_groups=True)
 
 @dataclass(frozen=True, slots=True)
 class DataSet:
-    """A folder with `manifest.csv` and images; `splits`: the column of each split, None if drawn."""
+    """A folder with `manifest.csv` and images; `splits`: their columns, None to draw."""
 
     columns: Columns
     splits: Mapping[str, str | None]
@@ -39,9 +39,7 @@ DATASETS: dict[str, DataSet] = {
         {"grouped": None},
     ),
     "ham10000": DataSet(
-        Columns(
-            path="image_id", path_template="images/{}.jpg", group="lesion_id", label="dx"
-        ),
+        Columns(path="image_id", path_template="images/{}.jpg", group="lesion_id", label="dx"),
         {"grouped": None},
     ),
 }
@@ -59,8 +57,8 @@ def check_splits(name: str, splits: list[str]) -> None:
     """Raise `ConfigError` unless some splits are asked for, and the data set has them all."""
     known = data_set(name).splits
     if not splits or not known.keys() >= set(splits):
-        kinds = " or ".join(known) + (", or both by commas" if len(known) > 1 else "")
-        raise ConfigError(f"--splits {','.join(splits)!r}: for {name}, give {kinds}.")
+        kinds = ", ".join(known) + (" or both" if len(known) > 1 else "")
+        raise ConfigError(f"--splits {','.join(splits)!r}: of {name}, give {kinds}.")
 
 
 def workspace_of(

@@ -29,6 +29,8 @@ def plot(study: Study, rows: Sequence[Row], path: Path) -> None:
         (_against_labels if by_budget else _against_variants)(study, some, one)
         one.set_title(name, fontsize=10)
         one.grid(alpha=0.25)
+        low, high = one.get_ylim()
+        one.set_ylim(max(0.0, low), min(1.0, high))  # two seeds have bands beyond what can be
     axes[0].set_ylabel("AUROC on the vault")
     axes[0].legend(frameon=False)
     several = any(len(row.seeds) > 1 for row in rows)

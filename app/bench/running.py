@@ -131,9 +131,7 @@ def _beside(waiting: list[Run], jobs: int) -> Iterator[Outcome]:
             child.process.wait()
 
 
-def _startable(
-    waiting: list[Run], busy: list[_Child], warm: set[tuple[Path, str]]
-) -> Run | None:
+def _startable(waiting: list[Run], busy: list[_Child], warm: set[tuple[Path, str]]) -> Run | None:
     """The first that would not compute what a running one is computing."""
     being_made = {cache for child in busy for cache in child.run.caches} - warm
     return next((run for run in waiting if not run.caches & being_made), None)
@@ -142,7 +140,7 @@ def _startable(
 def _start(run: Run, jobs: int) -> _Child:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     threads = str(max(1, (cores or 1) // jobs))
-    said = TemporaryFile("w+")  # a pipe that nobody reads would fill up
+    said = TemporaryFile("w+")  # noqa: SIM115 (the child's; a pipe would fill up unread)
     process = subprocess.Popen(
         [sys.executable, "-P", "-m", "app.bench.arm"],
         stdin=subprocess.PIPE,

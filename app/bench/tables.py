@@ -77,7 +77,8 @@ def caption(study: Study, rows: Sequence[Row]) -> str:
     against = study.baseline or f"the first stage of the same {study.axis}"
     return " ".join(
         [
-            f"Vault: {over}; differences are paired by seed and patient, against {against}.",
+            f"Vault: {over}; differences are against {against}, of AUROC paired by seed and patient, "
+            "of accuracy by seed.",
             f"Labels drawn by strategy {study.strategy}; preset {study.preset}"
             + (f", {study.size} px" if study.size else "")
             + (", validation no larger than the budget" if study.small_validation else "")
@@ -131,11 +132,11 @@ def _terminal_cells(study: Study, row: Row) -> list[list[str]]:
         show.difference(row.difference[name]) if name in row.difference else ""
         for name in study.metrics
     ]
-    stage = f"{row.stage}, {row.seconds:.0f} s"
+    budget = row.budget if row.budget.endswith("%") else _budget(row)
     return [
-        [row.data, row.split, f"{_budget(row)} labels"],
-        [row.variant, stage],
+        [row.data, row.split, f"{budget} labels"],
+        [row.variant, row.stage, f"{row.seconds:.0f} s"],
         names,
         [show.interval(row.numbers[name]) for name in study.metrics],
-        [*against, *row.verdict.split(", ")],
+        [*against, *(words.partition(" than")[0] for words in row.verdict.split(", "))],
     ]
