@@ -51,8 +51,9 @@ def recipes(names: Sequence[str], preset_name: str) -> Variants:
     for name in names:
         if name not in RECIPES:
             raise ConfigError(f"--recipes {name!r} is unknown; use some of {', '.join(RECIPES)}.")
-    known = PRESETS.get(preset_name, {}).get("recipes", {})
-    return {name: preset(preset_name, name)["recipe"] for name in names or list(known)}
+    preset(preset_name)  # refused if there is none
+    chosen = names or list(PRESETS[preset_name]["recipes"])
+    return {name: preset(preset_name, name)["recipe"] for name in chosen}
 
 
 def keep_fraction(preset_name: str) -> Variants:

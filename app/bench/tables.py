@@ -77,8 +77,8 @@ def caption(study: Study, rows: Sequence[Row]) -> str:
     against = study.baseline or f"the first stage of the same {study.axis}"
     return " ".join(
         [
-            f"Vault: {over}; differences are against {against}, of AUROC paired by seed and patient, "
-            "of accuracy by seed.",
+            f"Vault: {over}; differences are against {against}, AUROC paired by seed and patient, "
+            "accuracy by seed.",
             f"Labels drawn by strategy {study.strategy}; preset {study.preset}"
             + (f", {study.size} px" if study.size else "")
             + (", validation no larger than the budget" if study.small_validation else "")

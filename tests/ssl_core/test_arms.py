@@ -99,16 +99,16 @@ def test_arms_are_told_apart_by_all_that_makes_them(archive):
 
 
 def test_an_arm_is_finished_when_its_last_budget_is(archive):
-    arm = Arm("random", 7, (4, 8))
+    arm = Arm("random", 7, (8, 12))
     assert not arm_finished(archive, arm)
     cells = run_arm(archive, archive_room, arm)
     cell, auroc = next(cells)
     cells.close()
-    assert cell.budget == 4
+    assert cell.budget == 8
     assert not arm_finished(archive, arm)
     again = list(run_arm(archive, archive_room, arm))
     assert arm_finished(archive, arm)
-    assert [c.budget for c, _ in again] == [4, 8]
+    assert [c.budget for c, _ in again] == [8, 12]
     assert again[0][0] == cell
     assert auroc["student"].macro.estimate == cell.stages["student"]["auroc"]
 
