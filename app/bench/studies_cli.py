@@ -36,11 +36,11 @@ def s0(
     weights: Weights = "",
     seeds: Seeds = "0,1,2",
     budgets: Annotated[
-        str, typer.Option(help="As in s1  [default: 52,104,260,all; of a sweep: 104]")
-    ] = "",
+        str | None, typer.Option(help="As in s1  [default: 52,104,260,all; of a sweep: 104]")
+    ] = None,
     splits: Annotated[
-        str, typer.Option(help="As in s1  [default: grouped,official; of a sweep: grouped]")
-    ] = "",
+        str | None, typer.Option(help="As in s1  [default: grouped,official; of a sweep: grouped]")
+    ] = None,
     preset: Preset = "fast",
     size: Size = None,
     strategy: Strategy = "random",
@@ -63,8 +63,8 @@ def s0(
         note=papers.ANCHOR,
         weights=weights,
         seeds=seeds,
-        budgets=budgets or ("104" if sweep else "52,104,260,all"),
-        splits=splits or ("grouped" if sweep else "grouped,official"),
+        budgets=("104" if sweep else "52,104,260,all") if budgets is None else budgets,
+        splits=("grouped" if sweep else "grouped,official") if splits is None else splits,
         preset=preset,
         size=size,
         strategy=strategy,
