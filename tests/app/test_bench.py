@@ -27,9 +27,11 @@ from app.bench.study import Study, runs
 from app.cli import run
 from connectors.manifest import read_manifest
 from ssl_core.arms import arm_folder, open_arm
+from ssl_core.augment import S0
 from ssl_core.errors import TrainingError
 from ssl_core.evidence import Difference
 from ssl_core.progress import silent
+from ssl_core.recipes import plan
 from tests import toy
 
 REAL = Path(os.environ.get("READLOOP_DATA", "../shared/data"))
@@ -402,6 +404,9 @@ def test_sweeps_change_one_thing():
     moves = papers.augmentation("fast")
     assert list(moves) == ["none", "flip", "rotation", "translation", "perspective", "all"]
     assert all(t.get("stem_views") or not t["cache_stem"] for t in moves.values())
+    seen = {name: plan(table).augmentation for name, table in moves.items()}
+    assert (seen["none"].moves, seen["all"]) == (False, S0)
+    assert seen["flip"] == replace(seen["none"], flip=0.5)
 
 
 def test_a_sweep_is_a_table_and_a_picture(data, tmp_path, study):
