@@ -12,9 +12,9 @@ from pathlib import Path
 
 from app.cli import run
 from connectors.label_studio import server
+from ssl_core.arms import Arm, open_arm
 from ssl_core.config import save_config
 from ssl_core.errors import ReadloopError
-from ssl_core.simulate import open_arm
 from ssl_core.workspace import CONFIG_FILE, IMAGES_FOLDER, open_workspace
 
 SAMPLE = Path(__file__).parents[1] / "sample_data"
@@ -71,7 +71,7 @@ def _open_app(root: Path) -> int:
 def hand_over() -> None:
     """Let the replayed rounds of the strategy's arm go on as a workspace that people read."""
     archive = open_workspace(ARCHIVE)
-    arm = open_arm(archive, "margin", 0, BUDGETS)
+    arm = open_arm(archive, Arm("margin", 0, BUDGETS))
     arm.ledger.close()
     shutil.copytree(arm.root, READING)
     shutil.copytree(ARCHIVE / IMAGES_FOLDER, READING / IMAGES_FOLDER)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from ssl_core.arms import arm_config
 from ssl_core.config import ledger_url, load_config
 from ssl_core.cost import Spent, spent
 from ssl_core.errors import ReadloopError
@@ -22,7 +23,6 @@ from ssl_core.ledger import Ledger
 from ssl_core.recipes import plan
 from ssl_core.recipes.stages import LABELS
 from ssl_core.records import Measurement, Round
-from ssl_core.simulate import arm_config
 from ssl_core.workspace import CONFIG_FILE, Workspace
 
 CONTROL = "random"

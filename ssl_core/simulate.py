@@ -1,27 +1,20 @@
 """The loop replayed on an archive: what a strategy would have cost, beside its random control.
 
-An arm is a workspace of its own: the archive's items and hidden answers in a fresh ledger, the
-same pixels, one strategy and one seed. It goes through `run_round()` like any other workspace, so
-a stopped simulation goes on where it was.
+Each strategy and seed is an arm (see `arms`), so a stopped simulation goes on where it was.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from ssl_core import metrics
-from ssl_core.config import Config, Map, Reading, ledger_url, save_config
-from ssl_core.errors import ConfigError, TrainingError, WorkspaceError
+from ssl_core.arms import Arm, Cell, RoomFor, arm_config, run_arm
+from ssl_core.errors import ConfigError, WorkspaceError
 from ssl_core.evidence import (
     Difference,
     Estimate,
@@ -30,32 +23,12 @@ from ssl_core.evidence import (
     mean_interval,
     paired_over_seeds,
 )
-from ssl_core.ledger import Ledger
 from ssl_core.preflight import check_settings, check_task
 from ssl_core.progress import Report, silent
 from ssl_core.recipes import plan
-from ssl_core.rounds import run_round, unfinished
-from ssl_core.source import ReadingRoom
-from ssl_core.workspace import CONFIG_FILE, Workspace, one_process, part
+from ssl_core.workspace import Workspace
 
-RoomFor = Callable[[Ledger], ReadingRoom]
 ALL = "all"
-
-
-@dataclass(frozen=True, slots=True)
-class Cell:
-    """One arm at one budget: vault numbers by stage, each name to an `Estimate`.
-
-    `labels` counts labeled items by split; `seconds` is the wall time of the round's stages.
-    """
-
-    strategy: str
-    seed: int
-    budget: int
-    round: int
-    labels: dict[str, int]
-    stages: dict[str, dict[str, Estimate]]
-    seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +63,7 @@ class Simulation:
 
     def to_json(self) -> str:
         """Indented JSON; unknown numbers are null."""
-        return json.dumps(_plain(asdict(self)), indent=1)
+        return json.dumps(plain(asdict(self)), indent=1)
 
 
 def simulate(
@@ -101,6 +74,7 @@ def simulate(
     strategies: Sequence[str],
     seeds: Sequence[int],
     control: str | None = "random",
+    validation: int | None = None,
     report: Report = silent,
     on_cell: Callable[[Cell], None] = lambda cell: None,
 ) -> Simulation:
@@ -109,18 +83,21 @@ def simulate(
     Args:
         workspace: an archive that has hidden answers; its own ledger is not changed.
         room_for: makes the simulated reader of an arm's ledger.
-        budgets: training labels at which models are trained, rising; "all" is the whole pool.
+        budgets: training labels at which models are trained, rising; "all" is the whole pool, and
+            "2%" that share of it.
         strategies: names of query strategies; each is an arm, and so is the control.
         seeds: one arm each; they vary the labels drawn, the first weights and the order. The same
             seed or strategy given twice counts once.
         control: the strategy to compare with, or None.
+        validation: at most that many validation items are labeled, drawn at random by patient with
+            the arm's seed; the others stay unknown and take no part. None labels all.
         report: told of progress.
         on_cell: called as soon as a cell is finished (or was found finished).
 
     Raises:
         WorkspaceError: the workspace is no archive, or has no vault.
         ConfigError: budgets do not rise, or exceed the pool; there is no seed or no strategy, or
-            one of them cannot be used. Nothing was trained.
+            one of them or the validation cannot be used. Nothing was trained.
         TrainingError: the labels of a budget cannot train a model.
     """
     check_task(workspace.ledger.task)
@@ -135,6 +112,8 @@ def simulate(
             "a --vault above 0."
         )
     steps = resolve_budgets(budgets, len(workspace.ledger.items("train")))
+    if validation is not None and validation < 1:
+        raise ConfigError(f"validation = {validation}: label 1 item or more, or all (None).")
     names = list(dict.fromkeys([*strategies, *([control] if control else [])]))
     seeds = list(dict.fromkeys(seeds))
     if not names or not seeds:
@@ -144,37 +123,37 @@ def simulate(
         check_settings(settings, len(workspace.ledger.task.findings))
     for seed in seeds:
         arm_config(workspace.config, names[0], seed)
+    recipe = plan(workspace.config.recipe)
+    student = recipe.fits[-1].name
     cells: list[Cell] = []
     evidence: dict[tuple[str, int, int], PerFinding] = {}
     for seed in seeds:
         for strategy in names:
-            arm = open_arm(workspace, strategy, seed, steps)
-            try:
-                for cell in _run_arm(arm, room_for(arm.ledger), steps, strategy, seed, report):
-                    cells.append(cell)
-                    evidence[strategy, seed, cell.budget] = _vault_auroc(arm, cell)
-                    on_cell(cell)
-            finally:
-                arm.ledger.close()
+            arm = Arm(strategy, seed, tuple(steps), validation)
+            for cell, auroc in run_arm(workspace, room_for, arm, report):
+                cells.append(cell)
+                evidence[strategy, seed, cell.budget] = auroc[student]
+                on_cell(cell)
     rows = [
         _row(cells, evidence, strategy, budget, seeds, control)
         for budget in steps
         for strategy in names
     ]
-    name = plan(workspace.config.recipe).name
-    return Simulation(name, control, workspace.config.digest(), cells, rows)
+    return Simulation(recipe.name, control, workspace.config.digest(), cells, rows)
 
 
 def resolve_budgets(budgets: Sequence[int | str], pool: int) -> list[int]:
-    """Budgets as rising numbers of items, "all" being the pool's size.
+    """Budgets as rising numbers of items: "all" is the pool's size, "2%" that share, 1 or more.
 
     Raises:
         ConfigError: none given, not rising, below 1, or more than the pool holds.
     """
     try:
-        steps = [pool if b == ALL else int(b) for b in budgets]
+        steps = [_labels(budget, pool) for budget in budgets]
     except ValueError:
-        raise ConfigError(f"--budgets {list(budgets)}: give rising numbers, or 'all'.") from None
+        raise ConfigError(
+            f"--budgets {list(budgets)}: give rising numbers, shares such as 2%, or 'all'."
+        ) from None
     if not steps or steps[0] < 1 or any(a >= b for a, b in pairwise(steps)):
         raise ConfigError(f"--budgets {steps}: give rising numbers of labels, 1 or more.")
     if steps[-1] > pool:
@@ -182,98 +161,15 @@ def resolve_budgets(budgets: Sequence[int | str], pool: int) -> list[int]:
     return steps
 
 
-def arm_config(config: Config, strategy: str, seed: int) -> Config:
-    """The configuration of one arm. Raises `ConfigError` for a seed that cannot be used."""
-    before_labels = "random" if strategy == "random" else config.selection.cold_start
-    selection = {"strategy": strategy, "cold_start": before_labels}
-    arm = config.changed(selection=selection, seed=seed, ledger="sqlite")
-    # Nobody reads here, and nobody looks at the map.
-    return arm.model_copy(update={"reading": Reading(), "map": Map(methods=())})
-
-
-def open_arm(workspace: Workspace, strategy: str, seed: int, steps: Sequence[int]) -> Workspace:
-    """The workspace of one arm, made at the first call: same items and answers, no labels yet.
-
-    It lies under `simulations/`, in a folder named by the configuration's digest and the budgets:
-    with another configuration, or asked in other steps, the labels are others.
-    """
-    config = arm_config(workspace.config, strategy, seed)
-    path = hashlib.sha256(repr(list(steps)).encode()).hexdigest()[:8]
-    root = workspace.root / "simulations" / config.digest() / f"{strategy}-{seed}-{path}"
-    root.mkdir(parents=True, exist_ok=True)
-    with one_process(root, "simulating in"):
-        if not (root / CONFIG_FILE).is_file():
-            _make_arm(workspace.ledger, config, root)
-    return Workspace(root, config, Ledger.open(ledger_url(config, root)), workspace.images)
-
-
-def _make_arm(archive: Ledger, config: Config, root: Path) -> None:
-    for half_made in root.glob("ledger.db*"):  # the configuration, written last, makes it whole
-        half_made.unlink()
-    items = archive.items()
-    answers = archive.answers([item.id for item in items])
-    Ledger.create(ledger_url(config, root), archive.task, items, answers=answers).close()
-    save_config(config, root / CONFIG_FILE)
-
-
-def _run_arm(
-    arm: Workspace,
-    room: ReadingRoom,
-    steps: Sequence[int],
-    strategy: str,
-    seed: int,
-    report: Report,
-) -> list[Cell]:
-    """Round 1 asks for the first budget; round k + 1 trains on the k-th and asks up to the next."""
-    cells = []
-    for number, budget in enumerate([0, *steps], start=1):
-        if not arm.ledger.finished(number):
-            pending = unfinished(arm)
-            following = steps[number - 1] if number <= len(steps) else budget
-            run_round(
-                arm, room, query_size=following - budget, resume=pending is not None, report=report
-            )
-        if budget:
-            cells.append(_cell(arm, strategy, seed, budget, number))
-    return cells
-
-
-def _cell(arm: Workspace, strategy: str, seed: int, budget: int, number: int) -> Cell:
-    stages: dict[str, dict[str, Estimate]] = {}
-    for _, m in arm.ledger.measurements(number):
-        if m.split == "vault":
-            key = m.name if m.finding == "macro" else f"{m.name} {m.finding}"
-            stages.setdefault(m.stage, {})[key] = Estimate(m.value, m.low, m.high, m.n)
-    seconds = sum(stage.seconds for stage in arm.ledger.stages(number))
-    labels = {str(k): v for k, v in arm.ledger.label_counts(number).items()}
-    if not stages:
-        raise TrainingError(
-            f"{strategy}, seed {seed}: the training labels at budget {budget} do not hold two "
-            "sides of any finding, so nothing could be trained: begin with a larger budget."
-        )
-    return Cell(strategy, seed, budget, number, labels, stages, seconds)
-
-
-def _vault_auroc(arm: Workspace, cell: Cell) -> PerFinding:
-    """The student's AUROC with what a paired test needs; a counted look, the same one each time."""
-    student = plan(arm.config.recipe).fits[-1].name
-    model = next(m for _, m in arm.ledger.models(cell.round) if m.stage == student)
-    labels = arm.ledger.look_into_vault(cell.round, model.id, "paired comparison of arms")
-    vault = part(arm.ledger.items("vault"), labels, arm.ledger.task.findings, arm.images)
-    scores = vault_scores(arm, cell.round)[student]
-    return metrics.auroc(scores, vault.labels, np.array(vault.groups))
-
-
-def vault_scores(workspace: Workspace, number: int) -> dict[str, npt.NDArray[np.float64]]:
-    """What every model of a round gave the vault's items, `(N, C)` by stage, in import order."""
-    path = workspace.round_folder(number) / "vault.npz"
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            return {name.replace("_", " "): arrays[name] for name in arrays.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
-        raise WorkspaceError(
-            f"{path} is missing or damaged: delete {workspace.root} to simulate it afresh."
-        ) from None
+def _labels(budget: int | str, pool: int) -> int:
+    if budget == ALL:
+        return pool
+    if isinstance(budget, str) and budget.endswith("%"):
+        share = float(budget[:-1]) / 100
+        if not 0 < share <= 1:
+            raise ValueError(budget)
+        return max(1, round(share * pool))
+    return int(budget)
 
 
 def _row(
@@ -288,10 +184,7 @@ def _row(
     difference = None
     if control and strategy != control:
         ours = [evidence[strategy, seed, budget] for seed in seeds]
-        theirs = [evidence[control, seed, budget] for seed in seeds]
-        # Of one seed there are two given models to compare, not two ways to make them.
-        paired = compare(ours[0], theirs[0]) if len(seeds) == 1 else paired_over_seeds(ours, theirs)
-        difference = paired.macro
+        difference = paired(ours, [evidence[control, seed, budget] for seed in seeds])
     return Row(
         strategy=strategy,
         budget=budget,
@@ -305,16 +198,25 @@ def _row(
 
 
 def _over_seeds(cells: Sequence[Cell], name: str) -> dict[str, Estimate]:
-    by_stage = {stage: [c.stages[stage][name] for c in cells] for stage in cells[0].stages}
-    return {
-        stage: estimates[0] if len(estimates) == 1 else mean_interval([e.value for e in estimates])
-        for stage, estimates in by_stage.items()
-    }
+    return {stage: over_seeds([c.stages[stage][name] for c in cells]) for stage in cells[0].stages}
 
 
-def _plain(value: Any) -> Any:
+def over_seeds(estimates: Sequence[Estimate]) -> Estimate:
+    """The mean over seeds with its interval; of one seed, its own over vault patients."""
+    return estimates[0] if len(estimates) == 1 else mean_interval([e.value for e in estimates])
+
+
+def paired(ours: Sequence[PerFinding], theirs: Sequence[PerFinding]) -> Difference:
+    """The macro's mean difference over seeds; of one seed, of these two models, by patient."""
+    if len(ours) == 1:  # two given models to compare, not two ways to make them
+        return compare(ours[0], theirs[0]).macro
+    return paired_over_seeds(ours, theirs).macro
+
+
+def plain(value: Any) -> Any:
+    """What JSON can hold: unknown numbers are null."""
     if isinstance(value, dict):
-        return {key: _plain(v) for key, v in value.items()}
+        return {key: plain(v) for key, v in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
+        return [plain(v) for v in value]
     return None if isinstance(value, float) and value != value else value

@@ -10,10 +10,12 @@ import typer
 
 from app import show
 from app.arguments import numbers, words
+from app.bench import studies_cli
 from ssl_core.errors import ConfigError
 from ssl_core.predict import choose_device
 
 cli = typer.Typer(help="Benchmarks that print a table.")
+studies_cli.add_to(cli)
 
 
 @cli.command()
@@ -55,35 +57,6 @@ def throughput(
         out.write_text(json.dumps(found, indent=1), encoding="utf-8")
     show.console.print(bench.table(rows, size, device))
     print(f"Saved {out}.")
-
-
-@cli.command()
-def s0(
-    data: Annotated[Path, typer.Option(help="Folder with manifest.csv and the kermany images.")],
-    weights: Annotated[str, typer.Option(help="Weights of the preset's backbone.")] = "imagenet",
-    seeds: Annotated[str, typer.Option(help="By commas.")] = "0,1,2",
-    budgets: Annotated[str, typer.Option(help="Labels, by commas.")] = "52,104,260,all",
-    splits: Annotated[str, typer.Option(help="official, grouped or both.")] = "grouped,official",
-    preset: Annotated[str, typer.Option(help="fast, paper or tiny.")] = "fast",
-    out: Annotated[Path, typer.Option(help="Finished cells are kept here.")] = Path("bench/s0"),
-) -> None:
-    """S0's table on kermany: teacher, intermediate and student at each budget."""
-    from app.bench import s0 as bench
-
-    with show.progress_bars() as report:
-        rows = bench.run(
-            data,
-            out,
-            weights=weights,
-            preset=preset,
-            seeds=numbers(seeds, "--seeds"),
-            budgets=words(budgets),
-            splits=words(splits),
-            report=report,
-        )
-    show.console.print(bench.table(rows))
-    (out / "s0.json").write_text(json.dumps(rows, indent=1), encoding="utf-8")
-    print(f"Saved {out / 's0.json'}.")
 
 
 @cli.command("label-studio")

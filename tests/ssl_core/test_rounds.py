@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 
 from connectors.archive import ArchiveRoom
+from ssl_core.arms import vault_scores
 from ssl_core.errors import Cancelled, ConfigError, WorkspaceError
 from ssl_core.progress import Progress
 from ssl_core.records import Assignment, Pulled, Read
 from ssl_core.rounds import run_round, unfinished
-from ssl_core.simulate import vault_scores
 from tests import toy
 
 SPOT = (("Spot", 1.0),)

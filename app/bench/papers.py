@@ -1,0 +1,80 @@
+"""Which recipes and data sets the papers compare, and S0's two sweeps of a parameter."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from ssl_core.errors import ConfigError
+from ssl_core.presets import PRESETS, preset
+from ssl_core.recipes import RECIPES
+
+S1 = "supervised,fixmatch,simclr_v2"
+S2 = "supervised,mean_teacher,s2mts2"
+
+ANCHOR = (
+    "Frozen ImageNet features with logistic regression on kermany, AUROC / accuracy over 10 draws: "
+    "grouped .972 / .913 at 52 labels, .979 / .930 at 104, .984 / .948 at 260, .994 / .968 with "
+    "all; official .899 / .717 at 52, .922 at 104, .933 at 260, .960 / .800 with all."
+)
+S1_CLAIMS = (
+    "S1's own accuracy at 1/2/5 % of the labels, on a split that shares patients: supervised "
+    "85.2/87.2/86.0, FixMatch 92.1/95.0/98.2, fine-tuned 94.5/96.8/97.1, distilled 96.3/97.6/98.1."
+)
+
+KEEP_FRACTIONS = (0.05, 0.25, 0.5, 0.75, 0.9, 1.0)
+_STILL: dict[str, Any] = {
+    "flip": 0.0,
+    "rotation": 0.0,
+    "translation": 0.0,
+    "scale": [1.0, 1.0],
+    "perspective": 0.0,
+}
+AUGMENTATIONS: dict[str, dict[str, Any]] = {
+    "none": _STILL,
+    "flip": {**_STILL, "flip": 0.5},
+    "rotation": {**_STILL, "rotation": 25.0},
+    "translation": {**_STILL, "translation": 0.15},
+    "perspective": {**_STILL, "perspective": 0.2},
+    "all": {},  # the defaults are S0's
+}
+
+Variants = dict[str, dict[str, Any]]
+
+
+def recipes(names: Sequence[str], preset_name: str) -> Variants:
+    """The `[recipe]` tables that a preset has for some recipes; for none named, all that it has.
+
+    Raises:
+        ConfigError: a recipe or the preset is unknown, or the preset has no settings for it.
+    """
+    for name in names:
+        if name not in RECIPES:
+            raise ConfigError(f"--recipes {name!r} is unknown; use some of {', '.join(RECIPES)}.")
+    preset(preset_name)  # refused if there is none
+    chosen = names or list(PRESETS[preset_name]["recipes"])
+    return {name: preset(preset_name, name)["recipe"] for name in chosen}
+
+
+def keep_fraction(preset_name: str) -> Variants:
+    """S0's Figure 2: the share κ of the pseudo-labels that is kept."""
+    table = preset(preset_name)["recipe"]
+    return {f"{k:g}": {**table, "keep_fraction": k} for k in KEEP_FRACTIONS}
+
+
+def augmentation(preset_name: str) -> Variants:
+    """S0's Figure 3: each move of the augmentation alone, none, and all of them.
+
+    Where the preset trains on an image and its mirror alone, it does not here.
+    """
+    table = preset(preset_name)["recipe"]
+    if not table.get("stem_views"):
+        table["cache_stem"] = False
+    return {name: {**table, "augmentation": spec} for name, spec in AUGMENTATIONS.items()}
+
+
+SWEEPS = {
+    "keep_fraction": ("keep fraction κ", keep_fraction),
+    "augmentation": ("augmentation", augmentation),
+}
+"""By name: what an axis is called, and the variants."""

@@ -1,0 +1,224 @@
+"""`readloop bench s0|s1|s2|recipes`: the papers' tables on real data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from app import show
+from app.arguments import numbers, words
+from app.bench import papers
+from ssl_core.errors import ConfigError
+
+DataFolder = Annotated[Path, typer.Option("--data", help="Folder with manifest.csv and images.")]
+Parts = Annotated[str, typer.Option(help="grouped (by patient), official or both, by commas.")]
+Budgets = Annotated[str, typer.Option(help="Training labels, by commas: numbers, 2% or all.")]
+Seeds = Annotated[str, typer.Option(help="By commas; each draws its own labels.")]
+Recipes = Annotated[str, typer.Option(help="By commas.")]
+Preset = Annotated[str, typer.Option(help="fast, paper or tiny.")]
+Weights = Annotated[str, typer.Option(help="Of the backbone, instead of the preset's.")]
+Size = Annotated[int | None, typer.Option(min=16, help="Side in pixels, not the preset's.")]
+Jobs = Annotated[int, typer.Option(min=1, help="Arms at a time; they share the cores.")]
+Device = Annotated[str, typer.Option(help="cpu, cuda or auto.")]
+Strategy = Annotated[str, typer.Option(help="Which labels: random, or a query strategy.")]
+SmallValidation = Annotated[
+    bool, typer.Option("--small-validation", help="Validation no larger than the budget.")
+]
+Out = Annotated[Path, typer.Option(help="Folder of the table; what is finished is kept there.")]
+
+
+def s0(
+    data: DataFolder,
+    sweep: Annotated[str, typer.Option(help="keep_fraction or augmentation: S0's figures.")] = "",
+    weights: Weights = "",
+    seeds: Seeds = "0,1,2",
+    budgets: Annotated[
+        str | None, typer.Option(help="As in s1  [default: 52,104,260,all; of a sweep: 104]")
+    ] = None,
+    splits: Annotated[
+        str | None, typer.Option(help="As in s1  [default: grouped,official; of a sweep: grouped]")
+    ] = None,
+    preset: Preset = "fast",
+    size: Size = None,
+    strategy: Strategy = "random",
+    small_validation: SmallValidation = False,
+    jobs: Jobs = 1,
+    device: Device = "auto",
+    out: Out = Path("bench/s0"),
+) -> None:
+    """S0 on kermany: teacher, intermediate and student; or one of its parameters swept."""
+    if sweep and sweep not in papers.SWEEPS:
+        raise ConfigError(f"--sweep {sweep!r} is unknown; use {' or '.join(papers.SWEEPS)}.")
+    axis, variants = papers.SWEEPS.get(sweep, ("recipe", None))
+    _run(
+        name=f"s0-{sweep}" if sweep else "s0",
+        title=f"S0 on kermany: {axis}" if sweep else "S0 on kermany",
+        sources={"kermany": data},
+        variants=variants(preset) if variants else papers.recipes(["teacher_student"], preset),
+        axis=axis,
+        baseline="",
+        note=papers.ANCHOR,
+        weights=weights,
+        seeds=seeds,
+        budgets=("104" if sweep else "52,104,260,all") if budgets is None else budgets,
+        splits=("grouped" if sweep else "grouped,official") if splits is None else splits,
+        preset=preset,
+        size=size,
+        strategy=strategy,
+        small_validation=small_validation,
+        jobs=jobs,
+        device=device,
+        out=out,
+    )
+
+
+def s1(
+    data: DataFolder,
+    recipes: Recipes = papers.S1,
+    weights: Weights = "",
+    seeds: Seeds = "0,1,2,3,4",
+    budgets: Budgets = "52,104,260",
+    splits: Parts = "grouped,official",
+    preset: Preset = "fast",
+    size: Size = None,
+    strategy: Strategy = "random",
+    small_validation: SmallValidation = False,
+    jobs: Jobs = 1,
+    device: Device = "auto",
+    out: Out = Path("bench/s1"),
+) -> None:
+    """S1 on kermany: SimCLRv2 with distillation, FixMatch and the supervised baseline."""
+    _run(
+        name="s1",
+        title="S1 on kermany",
+        sources={"kermany": data},
+        variants=papers.recipes(words(recipes), preset),
+        metrics=("auroc", "accuracy", "precision", "sensitivity"),
+        note=papers.S1_CLAIMS,
+        weights=weights,
+        seeds=seeds,
+        budgets=budgets,
+        splits=splits,
+        preset=preset,
+        size=size,
+        strategy=strategy,
+        small_validation=small_validation,
+        jobs=jobs,
+        device=device,
+        out=out,
+    )
+
+
+def s2(
+    data: Annotated[
+        Path | None, typer.Option(help="Folder that holds the folders nih and ham10000.")
+    ] = None,
+    nih: Annotated[Path | None, typer.Option(help="Folder of nih alone.")] = None,
+    ham10000: Annotated[Path | None, typer.Option(help="Folder of ham10000 alone.")] = None,
+    recipes: Recipes = papers.S2,
+    weights: Weights = "",
+    seeds: Seeds = "0,1,2,3,4",
+    budgets: Budgets = "2%,5%,10%,20%",
+    splits: Parts = "grouped",
+    preset: Preset = "fast",
+    size: Size = None,
+    strategy: Strategy = "random",
+    small_validation: SmallValidation = False,
+    jobs: Jobs = 1,
+    device: Device = "auto",
+    out: Out = Path("bench/s2"),
+) -> None:
+    """S2 on nih (14 findings) and ham10000 (7 classes): S2MTS2, mean teacher and the baseline."""
+    given = {"nih": nih, "ham10000": ham10000}
+    sources = {k: v or (data and data / k) for k, v in given.items()}
+    if data is None and nih is None and ham10000 is None:
+        raise ConfigError("There is no data: give --data, or --nih or --ham10000 or both.")
+    _run(
+        name="s2",
+        title="S2 on nih and ham10000",
+        sources={name: folder for name, folder in sources.items() if folder is not None},
+        variants=papers.recipes(words(recipes), preset),
+        weights=weights,
+        seeds=seeds,
+        budgets=budgets,
+        splits=splits,
+        preset=preset,
+        size=size,
+        strategy=strategy,
+        small_validation=small_validation,
+        jobs=jobs,
+        device=device,
+        out=out,
+    )
+
+
+def recipes_(
+    dataset: Annotated[str, typer.Option(help="kermany, kermany-subtype, nih or ham10000.")],
+    data: DataFolder,
+    recipes: Annotated[str, typer.Option(help="By commas; none: all of the preset's.")] = "",
+    weights: Weights = "",
+    seeds: Seeds = "0,1,2",
+    budgets: Budgets = "52,104,260",
+    splits: Parts = "grouped",
+    preset: Preset = "fast",
+    size: Size = None,
+    strategy: Strategy = "random",
+    small_validation: SmallValidation = False,
+    jobs: Jobs = 1,
+    device: Device = "auto",
+    out: Out = Path("bench/recipes"),
+) -> None:
+    """Any recipes on any of the data sets."""
+    _run(
+        name=f"recipes-{dataset}",
+        title=f"Recipes on {dataset}",
+        sources={dataset: data},
+        variants=papers.recipes(words(recipes), preset),
+        weights=weights,
+        seeds=seeds,
+        budgets=budgets,
+        splits=splits,
+        preset=preset,
+        size=size,
+        strategy=strategy,
+        small_validation=small_validation,
+        jobs=jobs,
+        device=device,
+        out=out,
+    )
+
+
+def add_to(cli: typer.Typer) -> None:
+    """Add the commands."""
+    for name, command in (("s0", s0), ("s1", s1), ("s2", s2), ("recipes", recipes_)):
+        cli.command(name)(command)
+
+
+def _run(
+    *,
+    variants: Mapping[str, Mapping[str, Any]],
+    baseline: str = "supervised",
+    seeds: str,
+    budgets: str,
+    splits: str,
+    out: Path,
+    **options: Any,
+) -> None:
+    from app.bench import running, tables  # with them comes matplotlib's and torch's weight
+    from app.bench.study import Study
+
+    study = Study(
+        variants=variants,
+        baseline=baseline if baseline in variants else "",
+        seeds=tuple(numbers(seeds, "--seeds")),
+        budgets=tuple(words(budgets)),
+        splits=tuple(words(splits)),
+        **options,
+    )
+    with show.progress_bars() as report:
+        rows = running.run_study(study, out, report=report, say=show.console.print)
+    show.console.print(tables.terminal(study, rows))
+    print(f"Saved {out / study.name}.json, .md and .png.")

@@ -1,0 +1,188 @@
+"""Arms of a simulation: a strategy and a seed replayed on an archive, in a workspace of their own.
+
+The archive's items and hidden answers in a fresh ledger, the same pixels. An arm goes through
+`run_round()` like any other workspace, so one that was stopped goes on where it was.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from ssl_core import metrics
+from ssl_core.config import Config, Map, Reading, ledger_url, save_config
+from ssl_core.errors import TrainingError, WorkspaceError
+from ssl_core.evidence import Estimate, PerFinding
+from ssl_core.ledger import Ledger
+from ssl_core.progress import Report, silent
+from ssl_core.records import Answer
+from ssl_core.rounds import run_round, unfinished
+from ssl_core.source import ReadingRoom
+from ssl_core.workspace import CONFIG_FILE, Workspace, one_process, part
+
+RoomFor = Callable[[Ledger], ReadingRoom]
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One arm at one budget: vault numbers by stage, each name to an `Estimate`.
+
+    `labels` counts labeled items by split; `seconds` is the wall time of the round's stages.
+    """
+
+    strategy: str
+    seed: int
+    budget: int
+    round: int
+    labels: dict[str, int]
+    stages: dict[str, dict[str, Estimate]]
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """What makes an arm: `validation` caps its labeled validation items (None: all of them)."""
+
+    strategy: str
+    seed: int
+    budgets: tuple[int, ...]
+    validation: int | None = None
+
+
+def arm_config(config: Config, strategy: str, seed: int) -> Config:
+    """The configuration of one arm. Raises `ConfigError` for a seed that cannot be used."""
+    before_labels = "random" if strategy == "random" else config.selection.cold_start
+    selection = {"strategy": strategy, "cold_start": before_labels}
+    arm = config.changed(selection=selection, seed=seed, ledger="sqlite")
+    # Nobody reads here, and nobody looks at the map.
+    return arm.model_copy(update={"reading": Reading(), "map": Map(methods=())})
+
+
+def arm_folder(workspace: Workspace, arm: Arm) -> Path:
+    """Where an arm lies: under `simulations/`, named by the configuration's digest and the budgets.
+
+    With another configuration, asked in other steps or with other validation, it is another.
+    """
+    steps = list(arm.budgets)
+    path = repr(steps) if arm.validation is None else repr((steps, arm.validation))
+    name = f"{arm.strategy}-{arm.seed}-{hashlib.sha256(path.encode()).hexdigest()[:8]}"
+    digest = arm_config(workspace.config, arm.strategy, arm.seed).digest()
+    return workspace.root / "simulations" / digest / name
+
+
+def open_arm(workspace: Workspace, arm: Arm) -> Workspace:
+    """The workspace of one arm, made at the first call: same items and answers, no labels yet."""
+    root, config = arm_folder(workspace, arm), arm_config(workspace.config, arm.strategy, arm.seed)
+    root.mkdir(parents=True, exist_ok=True)
+    with one_process(root, "simulating in"):
+        if not (root / CONFIG_FILE).is_file():
+            _make_arm(workspace.ledger, config, root, arm)
+    return Workspace(root, config, Ledger.open(ledger_url(config, root)), workspace.images)
+
+
+def arm_finished(workspace: Workspace, arm: Arm) -> bool:
+    """Whether `run_arm` would only read."""
+    root = arm_folder(workspace, arm)
+    if not (root / CONFIG_FILE).is_file():
+        return False
+    with Ledger.open(ledger_url(arm_config(workspace.config, arm.strategy, arm.seed), root)) as own:
+        return own.finished(len(arm.budgets) + 1)
+
+
+def run_arm(
+    workspace: Workspace, room_for: RoomFor, arm: Arm, report: Report = silent
+) -> Iterator[tuple[Cell, dict[str, PerFinding]]]:
+    """Replay one arm: at each budget its cell, and every stage's AUROC on the vault.
+
+    Round 1 asks for the first budget; round k + 1 trains on the k-th and asks up to the next. What
+    is finished is only read. The AUROCs hold what a paired test needs.
+
+    Raises:
+        TrainingError: the labels of a budget cannot train a model.
+        WorkspaceError: another process runs this arm.
+    """
+    own = open_arm(workspace, arm)
+    try:
+        room = room_for(own.ledger)
+        for number, budget in enumerate([0, *arm.budgets], start=1):
+            if not own.ledger.finished(number):
+                pending = unfinished(own)
+                last = number > len(arm.budgets)
+                asked = 0 if last else arm.budgets[number - 1] - budget
+                run_round(own, room, query_size=asked, resume=pending is not None, report=report)
+            if budget:
+                cell = _cell(own, arm, budget, number)
+                yield cell, _vault_auroc(own, number)
+    finally:
+        own.ledger.close()
+
+
+def vault_scores(workspace: Workspace, number: int) -> dict[str, npt.NDArray[np.float64]]:
+    """What every model of a round gave the vault's items, `(N, C)` by stage, in import order."""
+    path = workspace.round_folder(number) / "vault.npz"
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return {name.replace("_", " "): arrays[name] for name in arrays.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+        raise WorkspaceError(
+            f"{path} is missing or damaged: delete {workspace.root} to simulate it afresh."
+        ) from None
+
+
+def _make_arm(archive: Ledger, config: Config, root: Path, arm: Arm) -> None:
+    for half_made in root.glob("ledger.db*"):  # the configuration, written last, makes it whole
+        half_made.unlink()
+    items, answers = archive.items(), _answers(archive, arm)
+    Ledger.create(ledger_url(config, root), archive.task, items, answers=answers).close()
+    save_config(config, root / CONFIG_FILE)
+
+
+def _answers(archive: Ledger, arm: Arm) -> list[Answer]:
+    """What the arm's reader knows: all, but of the validation no more than the cap.
+
+    Patients come in random order, each with all items until the cap is reached.
+    """
+    known = archive.answers([item.id for item in archive.items()])
+    if arm.validation is None:
+        return known
+    validation = archive.items("validation")
+    patients = sorted({item.group for item in validation})
+    order = np.random.default_rng([arm.seed, *b"validation"]).permutation(len(patients))
+    place = dict(zip(patients, order.tolist(), strict=True))
+    validation.sort(key=lambda item: place[item.group])
+    left_out = {item.id for item in validation[arm.validation :]}
+    return [answer for answer in known if answer.item_id not in left_out]
+
+
+def _cell(own: Workspace, arm: Arm, budget: int, number: int) -> Cell:
+    stages: dict[str, dict[str, Estimate]] = {}
+    for _, m in own.ledger.measurements(number):
+        if m.split == "vault":
+            key = m.name if m.finding == "macro" else f"{m.name} {m.finding}"
+            stages.setdefault(m.stage, {})[key] = Estimate(m.value, m.low, m.high, m.n)
+    seconds = sum(stage.seconds for stage in own.ledger.stages(number))
+    labels = {str(k): v for k, v in own.ledger.label_counts(number).items()}
+    if not stages:
+        raise TrainingError(
+            f"{arm.strategy}, seed {arm.seed}: the training labels at budget {budget} do not hold "
+            "two sides of any finding, so nothing could be trained: begin with a larger budget."
+        )
+    return Cell(arm.strategy, arm.seed, budget, number, labels, stages, seconds)
+
+
+def _vault_auroc(own: Workspace, number: int) -> dict[str, PerFinding]:
+    """Each stage's AUROC with what a paired test needs; a counted look, the same one each time."""
+    student = own.ledger.models(number)[-1][1]
+    labels = own.ledger.look_into_vault(number, student.id, "paired comparison of arms")
+    vault = part(own.ledger.items("vault"), labels, own.ledger.task.findings, own.images)
+    groups = np.array(vault.groups)
+    return {
+        stage: metrics.auroc(scores, vault.labels, groups)
+        for stage, scores in vault_scores(own, number).items()
+    }
