@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from copy import deepcopy
+from dataclasses import asdict
 from typing import Any
 
+from ssl_core.augment import MILD
 from ssl_core.errors import ConfigError
 from ssl_core.recipes import RECIPES
 
@@ -14,13 +16,29 @@ _FAST: dict[str, Any] = {
     "batch_size": 32,
     "optimizer": "adamw",
     "learning_rate": 1e-3,
+    "weight_decay": 0.0,
     "frozen_blocks": 14,
     "frozen_norm": True,
     "ema": 0.95,
 }
-
-_FAST_TEACHER = {**_FAST, "epochs": 10, "epoch_steps": 8, "patience": 4}
-_CACHED: dict[str, Any] = {"tta": "flip", "cache_stem": True}
+# What learns from the labels learns as long in every recipe, so that none wins by its length.
+_LONG = {**_FAST, "epochs": 15, "epoch_steps": 16, "rate": "cosine", "ema": 0.97}
+_BANKED: dict[str, Any] = {
+    "tta": "flip",
+    "cache_stem": True,
+    "stem_views": 8,
+    "augmentation": asdict(MILD),
+}
+_FAST_PRETRAIN: dict[str, Any] = {
+    "epochs": 10,
+    "batch_size": 128,
+    "optimizer": "adamw",
+    "learning_rate": 1e-3,
+    "weight_decay": 1e-4,
+    "warmup": 1,
+    "frozen_blocks": 14,
+    "frozen_norm": True,
+}
 
 _TINY: dict[str, Any] = {
     "batch_size": 32,
@@ -49,12 +67,28 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
     # A CPU and tens of labels: pretrained lower layers stay frozen.
     "fast": {
-        "images": {"size": 224},
+        "images": {"size": 128},
         "model": {"backbone": "mobilenet_v2", "weights": "imagenet"},
         "recipes": {
-            "supervised": {"student": _FAST_TEACHER, **_CACHED},
+            "supervised": {"student": _LONG, **_BANKED},
+            "fixmatch": {"student": {**_LONG, "batch_size": 16}, "ratio": 3, **_BANKED},
+            "mean_teacher": {"student": _LONG, "ratio": 1, **_BANKED},
+            "simclr_v2": {
+                "pretrain": _FAST_PRETRAIN,
+                "finetune": _LONG,
+                "distil": {**_FAST, "epochs": 3, "rate": "cosine", "ema": 0.98},
+                "distil_temperature": 1.0,
+                **_BANKED,
+            },
+            "s2mts2": {
+                "pretrain": {**_FAST_PRETRAIN, "epochs": 6, "ema": 0.99},
+                "keys": 2,
+                "student": _LONG,
+                "ratio": 1,
+                **_BANKED,
+            },
             "teacher_student": {
-                "teacher": _FAST_TEACHER,
+                "teacher": _LONG,
                 "intermediate": {
                     **_FAST,
                     "epochs": 2,
@@ -69,7 +103,7 @@ PRESETS: dict[str, dict[str, Any]] = {
                     "learning_rate": 1e-4,
                     "patience": 3,
                 },
-                **_CACHED,
+                **_BANKED,
             },
         },
     },
