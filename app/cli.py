@@ -29,6 +29,8 @@ from ssl_core.distributed import is_main, join_torchrun
 from ssl_core.errors import ConfigError, ReadloopError
 from ssl_core.intake import Intake, Policy
 from ssl_core.preflight import check_settings
+from ssl_core.presets import DEFAULT_RECIPE
+from ssl_core.recipes import RECIPES
 from ssl_core.rounds import abandon_round, run_round
 from ssl_core.simulate import Cell, simulate
 from ssl_core.workspace import CONFIG_FILE, Workspace, open_workspace
@@ -121,6 +123,9 @@ def init(
     preset: Annotated[
         str, typer.Option(help="paper, fast or tiny; else fast with --weights, tiny without.")
     ] = "",
+    recipe: Annotated[
+        str, typer.Option(help=f"How rounds train: {', '.join(RECIPES)}.")
+    ] = DEFAULT_RECIPE,
     backbone: Annotated[str, typer.Option(help="Instead of the preset's.")] = "",
     weights: Annotated[
         str, typer.Option(help="none, imagenet or a file, instead of the preset's.")
@@ -175,6 +180,7 @@ def init(
         fit="squash" if squash else "pad",
         channels=channels,
         ledger=ledger,
+        recipe=recipe,
     )
     with show.progress_bars() as report:
         intake = initialise(workspace, images, manifest, columns, policy, settings, report)

@@ -19,7 +19,7 @@ from ssl_core.images import ImageStore, looks_grey
 from ssl_core.intake import Intake, Policy, content_digests, take_in
 from ssl_core.ledger import Ledger
 from ssl_core.preflight import check_settings
-from ssl_core.presets import preset
+from ssl_core.presets import DEFAULT_RECIPE, preset
 from ssl_core.progress import Progress, Report, silent
 from ssl_core.records import Answer, Item, Label
 from ssl_core.workspace import CONFIG_FILE, IMAGES_FOLDER, one_process
@@ -36,6 +36,7 @@ class Settings:
     fit: Literal["pad", "squash"] = "pad"
     channels: Literal["auto", "1", "3"] = "auto"
     ledger: str = "sqlite"
+    recipe: str = DEFAULT_RECIPE
 
 
 def initialise(
@@ -60,7 +61,7 @@ def initialise(
         raise WorkspaceError(f"{root} exists already: choose a new folder for the workspace.")
     if not images.is_dir():
         raise WorkspaceError(f"--images {images} is not a folder: give the one of the images.")
-    preset(settings.preset)  # refused before any work
+    preset(settings.preset, settings.recipe)  # refused before any work
     staging = root.with_name(f".{root.name}.unfinished")
     missing = [folder for folder in staging.parents if not folder.exists()]
     try:
@@ -126,7 +127,7 @@ def _build(
 def _config(
     images: Path, items: Sequence[Item], source: FolderSource, settings: Settings, seed: int
 ) -> Config:
-    tables = preset(settings.preset)
+    tables = preset(settings.preset, settings.recipe)
     for table, values in settings.overrides.items():
         tables[table] = {**tables.get(table, {}), **values}
     channels = _channels(items, source) if settings.channels == "auto" else int(settings.channels)

@@ -10,6 +10,8 @@ from ssl_core.augment import MILD
 from ssl_core.errors import ConfigError
 from ssl_core.recipes import RECIPES
 
+DEFAULT_RECIPE = "teacher_student"
+
 # mobilenet_v2 up to its last stride is frozen, batch norm with it: a step of 32 takes 0.2 s on four
 # CPU cores. Rates and lengths were chosen on a held-out quarter of a train pool, not its vault.
 _FAST: dict[str, Any] = {
@@ -47,6 +49,8 @@ _TINY: dict[str, Any] = {
     "learning_rate": 3e-3,
     "decay": 0.9,
 }
+_TINY_LONG = {**_TINY, "epochs": 14, "epoch_steps": 25}
+_TINY_PRETRAIN = {**_TINY, "epochs": 20, "batch_size": 128, "decay": 1.0}
 _TINY_VIEWS: dict[str, Any] = {
     "tta": "flip",
     "augmentation": {
@@ -112,9 +116,25 @@ PRESETS: dict[str, dict[str, Any]] = {
         "images": {"size": 64},
         "model": {"backbone": "small_cnn", "weights": "none"},
         "recipes": {
-            "supervised": {"student": {**_TINY, "epochs": 14, "epoch_steps": 25}, **_TINY_VIEWS},
+            "supervised": {"student": _TINY_LONG, **_TINY_VIEWS},
+            "fixmatch": {"student": {**_TINY_LONG, "batch_size": 16}, "ratio": 3, **_TINY_VIEWS},
+            "mean_teacher": {"student": _TINY_LONG, "ratio": 1, **_TINY_VIEWS},
+            "simclr_v2": {
+                "pretrain": _TINY_PRETRAIN,
+                "finetune": _TINY_LONG,
+                "distil": {**_TINY, "epochs": 5, "epoch_steps": 25},
+                "distil_temperature": 1.0,
+                **_TINY_VIEWS,
+            },
+            "s2mts2": {
+                "pretrain": {**_TINY_PRETRAIN, "ema": 0.99},
+                "keys": 2,
+                "student": _TINY_LONG,
+                "ratio": 1,
+                **_TINY_VIEWS,
+            },
             "teacher_student": {
-                "teacher": {**_TINY, "epochs": 14, "epoch_steps": 25},
+                "teacher": _TINY_LONG,
                 "intermediate": {**_TINY, "epochs": 5, "epoch_steps": 25, "decay": 0.85},
                 "student": {**_TINY, "epochs": 6, "epoch_steps": 25, "decay": 0.85},
                 **_TINY_VIEWS,
@@ -125,7 +145,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 """By name: images, model, and for each recipe what departs from its own defaults."""
 
 
-def preset(name: str, recipe: str = "teacher_student") -> dict[str, Any]:
+def preset(name: str, recipe: str = DEFAULT_RECIPE) -> dict[str, Any]:
     """The tables of a preset with one recipe, to be laid under a workspace's own settings.
 
     Raises:
@@ -137,6 +157,6 @@ def preset(name: str, recipe: str = "teacher_student") -> dict[str, Any]:
     recipes = tables.pop("recipes")
     if recipe not in recipes:
         raise ConfigError(
-            f"--preset {name} has no settings for recipe {recipe!r}; use one of {sorted(recipes)}."
+            f"--preset {name} has no settings for recipe {recipe!r}: use one of {sorted(recipes)}."
         )
     return {**tables, "recipe": {"name": recipe, **recipes[recipe]}}

@@ -13,7 +13,7 @@ from typing import Any
 from ssl_core.config import Config, faults
 from ssl_core.errors import ConfigError
 from ssl_core.preflight import check_settings
-from ssl_core.presets import preset
+from ssl_core.presets import PRESETS, preset
 from ssl_core.recipes import RECIPES, plan
 
 TABLES = ("selection", "model", "compute", "recipe", "seed")
@@ -78,17 +78,19 @@ def differing(config: Config, wanted: Config) -> dict[str, Any]:
     return options
 
 
-def preset_options(config: Config, name: str) -> dict[str, Any]:
-    """The options that lay a preset down for one round: its network and its recipe.
+def recipe_tables(config: Config) -> dict[str, dict[str, Any]]:
+    """Recipe tables to choose from, by what to call them; the workspace's own is the first.
 
-    The pixels stay as the workspace keeps them, and so do weights given for the same network.
-    Raises `ConfigError` if there is no such preset.
+    Then those of the presets for the workspace's network, or where none is for it the recipes as
+    published.
     """
-    tables = preset(name)
-    same = tables["model"]["backbone"] == config.model.backbone
-    model = {**tables["model"], **({"weights": config.model.weights} if same else {})}
-    wanted = config.changed(model=model, recipe=tables["recipe"])
-    return differing(config, wanted)
+    found = {"as in readloop.toml": dict(config.recipe)}
+    network = config.model.backbone
+    fitting = [name for name, one in PRESETS.items() if one["model"]["backbone"] == network]
+    for name in fitting or ["paper"]:
+        for recipe in PRESETS[name]["recipes"]:
+            found[f"{recipe}, preset {name}"] = preset(name, recipe)["recipe"]
+    return found
 
 
 def _recipe_faults(table: dict[str, Any]) -> dict[str, str]:

@@ -14,7 +14,7 @@ from app.web import shell
 from app.web.access import Person
 from ssl_core.config import Config
 from ssl_core.job_states import JobState
-from ssl_core.round_options import differing, with_options
+from ssl_core.round_options import differing, recipe_tables, with_options
 from ssl_core.rounds import unfinished
 from ssl_core.strategies import STRATEGIES
 from ssl_core.workspace import Workspace
@@ -47,17 +47,19 @@ def _resume(ws: Workspace, person: Person, number: int) -> None:
 def _new(ws: Workspace, person: Person) -> None:
     number = len(ws.ledger.rounds()) + 1
     config = ws.config
+    tables = recipe_tables(config)
+    chosen = st.selectbox("Recipe", list(tables), key="r-from")
     with st.form("round", border=True):
         st.markdown(
             f"**Round {number}** · settings of this round alone; the workspace keeps its own"
         )
         options = _fields(config)
-        with st.expander("Recipe"):
+        with st.expander("The recipe's settings"):
             text = st.text_area(
                 "The recipe's table, as in readloop.toml",
-                tomli_w.dumps(config.recipe),
+                tomli_w.dumps(tables[chosen]),
                 height=220,
-                key="r-recipe",
+                key=f"r-recipe {chosen}",  # another recipe's text is another field
             )
         sent = st.form_submit_button(
             "Start the round", type="primary", icon=":material/play_arrow:", key="r-start"

@@ -64,15 +64,18 @@ class SimClrV2(Settings):
 
 def stages(p: SimClrV2) -> list[Stage]:
     """Section 2: the three steps of Figure 3."""
+    kept = min(p.kept_layers, p.layers)
     return [
         Pretrain(
             "pretrained", p.pretrain, Contrast(p.temperature), (p.crop, p.crop), p.layers, p.outputs
         ),
-        Fit("finetuned", LABELS, p.finetune, start="pretrained", neck=min(p.kept_layers, p.layers)),
+        Fit("finetuned", LABELS, p.finetune, start="pretrained", neck=kept),
         Fit(
             "student",
             None,
             p.distil,
+            start=None if p.student_backbone else "pretrained",
+            neck=0 if p.student_backbone else kept,
             objective=Distil(p.distil_temperature),
             views=(p.augmentation,),
             teacher="finetuned",

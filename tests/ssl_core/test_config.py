@@ -361,5 +361,5 @@ def test_a_preset_is_a_copy_all_the_way_down():
 def test_an_unknown_preset_lists_the_known():
     with pytest.raises(ConfigError, match=r"'papr' is unknown; use one of \['fast', 'paper'"):
         preset("papr")
-    with pytest.raises(ConfigError, match=r"tiny has no settings for recipe 'papr'; use one of"):
+    with pytest.raises(ConfigError, match=r"tiny has no settings for recipe 'papr': use one of"):
         preset("tiny", "papr")

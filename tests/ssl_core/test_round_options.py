@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 from ssl_core.config import Config, validated
 from ssl_core.errors import ConfigError
 from ssl_core.presets import preset
+from ssl_core.recipes import RECIPES
 from ssl_core.round_options import (
     differing,
     field_faults,
-    preset_options,
+    recipe_tables,
     round_faults,
     with_options,
 )
@@ -112,15 +113,17 @@ def test_what_differs_leads_there_and_holds_nothing_more(options):
             assert all(getattr(getattr(CONFIG, name), k) != v for k, v in value.items())
 
 
-def test_a_preset_for_one_round_keeps_pixels_and_weights():
-    options = preset_options(CONFIG, "fast")
-    assert set(options) == {"model", "recipe"}
-    assert options["model"] == {"backbone": "mobilenet_v2", "weights": "imagenet"}
-    assert options["recipe"] == preset("fast")["recipe"]
-    own = CONFIG.changed(model={"backbone": "mobilenet_v2", "weights": "mine.safetensors"})
-    assert "model" not in preset_options(own, "fast")
-    with pytest.raises(ConfigError, match="unknown"):
-        preset_options(CONFIG, "fastest")
+def test_recipes_to_choose_from_are_those_for_the_network():
+    own = CONFIG.changed(model={"backbone": "mobilenet_v2"})
+    tables = recipe_tables(own)
+    assert next(iter(tables)) == "as in readloop.toml"
+    assert tables["as in readloop.toml"] == own.recipe
+    assert tables["fixmatch, preset fast"] == preset("fast", "fixmatch")["recipe"]
+    assert {name.partition(", ")[0] for name in list(tables)[1:]} == set(RECIPES)
+    for table in tables.values():
+        assert field_faults(own, {"recipe": table}) == {}
+    other = CONFIG.changed(model={"backbone": "resnet34"})
+    assert recipe_tables(other)["s2mts2, preset paper"] == {"name": "s2mts2"}
 
 
 def test_a_round_holds_the_settings_that_were_used(tmp_path):
