@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import tomllib
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from ssl_core.jobs import JobLog
+from ssl_core.presets import preset
 from ssl_core.workspace import open_workspace
 from tests import web, web_workspaces
 
@@ -19,7 +21,8 @@ def sent(root, **fields):
     at = web.page(root, "rounds").run()
     for key, value in fields.items():
         kind = {"recipe": at.text_area, "strategy": at.selectbox}.get(key, at.number_input)
-        kind(key=f"r-{key}").set_value(value)
+        name = "recipe as in readloop.toml" if key == "recipe" else key
+        kind(key=f"r-{name}").set_value(value)
     return web.checked(at.button(key="r-start").click().run())
 
 
@@ -100,3 +103,11 @@ def test_a_job_that_lives_is_watched_and_can_be_cancelled_by_an_engineer(copy):
     assert not at.number_input  # no second form while one runs
     web.checked(at.button(key="job-cancel").click().run())
     assert log.state(1).state == "cancelling"
+
+
+def test_another_recipe_can_be_chosen_and_its_settings_are_filled_in(empty):
+    at = web.shown(empty, "rounds")
+    at.selectbox(key="r-from").select("fixmatch, preset tiny").run()
+    assert not at.exception
+    text = at.text_area(key="r-recipe fixmatch, preset tiny").value
+    assert tomllib.loads(text) == preset("tiny", "fixmatch")["recipe"]
