@@ -23,6 +23,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ssl_core.colour import colour_matrices, tint
+
 Mode = Literal["bilinear", "nearest"]
 Padding = Literal["zeros", "border", "reflection"]
 
@@ -34,6 +36,8 @@ _MOST = {
     "perspective_probability": 1.0,
     "brightness": 1.0,
     "contrast": 1.0,
+    "saturation": 1.0,
+    "hue": 0.5,
 }
 
 
@@ -52,6 +56,8 @@ class Augmentation:
         (torchvision's `RandomPerspective(distortion_scale)`).
     perspective_probability: probability that the corners move at all, 0 to 1.
     brightness, contrast: the factor is drawn from 1 ± this, 0 to 1 (torchvision's `ColorJitter`).
+    saturation, hue: the factor is drawn from 1 ± this, 0 to 1, and the turn of the colour circle
+        from ± this, 0 to 0.5; what is grey stays as it is.
     crop: smallest and largest share of the area that is kept, above 0 to 1, and blown up to the
         whole again; its place is drawn too. The last of the moves; sides keep their ratio.
     """
@@ -65,6 +71,8 @@ class Augmentation:
     brightness: float = 0.0
     contrast: float = 0.0
     crop: tuple[float, float] = (1.0, 1.0)
+    saturation: float = 0.0
+    hue: float = 0.0
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}  # a configuration's misspelt key is refused
 
@@ -107,6 +115,11 @@ class Augmentation:
         """Whether any intensity can change."""
         return max(self.brightness, self.contrast) > 0.0
 
+    @property
+    def tints(self) -> bool:
+        """Whether any colour can change."""
+        return max(self.saturation, self.hue) > 0.0
+
 
 S0 = Augmentation()
 """The weak augmentation of S0 (Martins & Silva)."""
@@ -126,6 +139,8 @@ def augment(images: Tensor, spec: Augmentation, generator: torch.Generator) -> T
     images = as_float(images)
     if spec.exposes:  # before the warp: the exposure is the picture's, not the black's around it
         images = expose(images, sample_exposures(len(images), spec, generator))
+    if spec.tints:
+        images = tint(images, sample_tints(len(images), spec, generator))
     if spec.moves:
         height, width = images.shape[-2:]
         images = warp(images, sample_warps(len(images), spec, generator, aspect=width / height))
@@ -247,6 +262,12 @@ def sample_exposures(n: int, spec: Augmentation, generator: torch.Generator) -> 
     """Draw `(n, 2)` float64 factors of brightness and contrast; 1 changes nothing."""
     reach = torch.tensor([spec.brightness, spec.contrast], dtype=torch.float64)
     return 1.0 + (2.0 * _uniform(n, 2, generator) - 1.0) * reach.to(generator.device)
+
+
+def sample_tints(n: int, spec: Augmentation, generator: torch.Generator) -> Tensor:
+    """Draw `(n, 3, 3)` float64 matrices of `colour`; the unit matrix changes nothing."""
+    saturation, hue = (2.0 * _uniform(n, 2, generator) - 1.0).unbind(1)
+    return colour_matrices(1.0 + spec.saturation * saturation, spec.hue * hue)
 
 
 def expose(images: Tensor, factors: Tensor) -> Tensor:

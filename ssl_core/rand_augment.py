@@ -29,9 +29,11 @@ from ssl_core.augment import (
     augment,
     expose,
     sample_exposures,
+    sample_tints,
     sample_warps,
     warp,
 )
+from ssl_core.colour import tint
 
 Intensity = Callable[[Tensor, Tensor], Tensor]
 
@@ -81,6 +83,8 @@ def view(images: Tensor, spec: View, generator: torch.Generator) -> Tensor:
     which, level = sample_operations(n, spec, generator)
     if spec.weak.exposes:
         images = expose(images, exposures)
+    if spec.weak.tints:
+        images = tint(images, sample_tints(n, spec.weak, generator))
     for slot in range(spec.operations):
         images = change(images, which[:, slot], level[:, slot])
         matrices = matrices @ move(which[:, slot], level[:, slot], aspect=aspect)

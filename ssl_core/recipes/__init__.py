@@ -1,17 +1,21 @@
-"""Recipes: one file a paper, each a list of stages for the one loop; a dict of named functions."""
+"""Recipes: one file a paper, each a list of stages for the one loop; a dict of named functions.
+
+A module of this package with a function `stages(p)` is a recipe by the module's name.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from importlib import import_module
+from pkgutil import iter_modules
+from typing import Any, get_type_hints
 
 from ssl_core.augment import Augmentation
 from ssl_core.config import validated
 from ssl_core.errors import ConfigError
 from ssl_core.predict import Tta
 from ssl_core.rand_augment import View
-from ssl_core.recipes import fixmatch, mean_teacher, s2mts2, simclr_v2, supervised, teacher_student
 from ssl_core.recipes.stages import Fit, Pretrain, PseudoLabel, Settings, Stage
 
 
@@ -37,14 +41,18 @@ class Plan:
         return tuple(stage for stage in self.stages if isinstance(stage, Fit))
 
 
-RECIPES: dict[str, tuple[type[Settings], Callable[[Any], list[Stage]]]] = {
-    "supervised": (supervised.Supervised, supervised.stages),
-    "teacher_student": (teacher_student.TeacherStudent, teacher_student.stages),
-    "fixmatch": (fixmatch.FixMatch, fixmatch.stages),
-    "simclr_v2": (simclr_v2.SimClrV2, simclr_v2.stages),
-    "s2mts2": (s2mts2.S2mts2, s2mts2.stages),
-    "mean_teacher": (mean_teacher.MeanTeacher, mean_teacher.stages),
-}
+def _found() -> dict[str, tuple[type[Settings], Callable[[Any], list[Stage]]]]:
+    """The modules here that have a function `stages`, each with the type of its parameters."""
+    modules = {one.name: import_module(f"{__name__}.{one.name}") for one in iter_modules(__path__)}
+    return {
+        name: (get_type_hints(module.stages)["p"], module.stages)
+        for name, module in modules.items()
+        if hasattr(module, "stages")
+    }
+
+
+RECIPES = _found()
+"""By name: the type of a recipe's parameters `p`, and what makes its stages of them."""
 
 
 def plan(recipe: Mapping[str, Any]) -> Plan:

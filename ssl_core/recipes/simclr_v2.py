@@ -22,10 +22,10 @@ from ssl_core.steps import Schedule
 
 PART = Augmentation(
     rotation=0.0, translation=0.0, scale=(1.0, 1.0), perspective=0.0, crop=(0.5, 1.0),
-    brightness=0.2, contrast=0.2,
+    brightness=0.2, contrast=0.2, saturation=0.2, hue=0.05,
 )  # fmt: skip
 """A part of half the area or more: a smaller one may miss what is to be seen in a radiograph (S1).
-There is no colour to change; exposure changes a little."""
+Exposure changes a little, and so does colour where there is any."""
 
 
 class SimClrV2(Settings):

@@ -237,3 +237,12 @@ def test_a_key_of_a_view_leaves_the_recipes_others_as_they_are():
 def test_a_mean_teacher_needs_its_average(name):
     says = refused({"name": name, "student": {"ema": 0.0}})
     assert says == f"recipe {name}: student.ema = 0 leaves no teacher: set it above 0."
+
+
+def test_a_recipe_is_a_module_with_stages():
+    assert set(RECIPES) == {
+        "supervised", "teacher_student", "fixmatch", "simclr_v2", "s2mts2", "mean_teacher",
+    }  # fmt: skip
+    for name, (settings, stages) in RECIPES.items():
+        assert stages.__module__ == f"ssl_core.recipes.{name}"
+        assert settings.__module__ == stages.__module__
