@@ -511,18 +511,6 @@ def test_a_configuration_can_hold_one_and_its_misspelt_keys_are_refused():
 def test_the_presets_are_the_documented_ones():
     plain = (0.5, 25.0, 0.15, (0.9, 1.1), 0.2, 0.5, 0.0, 0.0, (1.0, 1.0), 0.0, 0.0)
     assert dataclasses.astuple(S0) == plain
-        0.5,
-        25.0,
-        0.15,
-        (0.9, 1.1),
-        0.2,
-        0.5,
-        0.0,
-        0.0,
-        (1.0, 1.0),
-        0.0,
-        0.0,
-    )
     assert dataclasses.astuple(MILD) == (
         0.5,
         10.0,
