@@ -50,7 +50,8 @@ def run_study(
     tables.save(study, out, found)
     failed: list[str] = []
     few = study.jobs == 1 or len(waiting) < 2
-    work = _here(waiting, report) if few else _beside(waiting, study.jobs)
+    warm = {cache for run in done for cache in run.caches}
+    work = _here(waiting, report) if few else _beside(waiting, study.jobs, warm)
     for count, (run, outcome) in enumerate(work, start=len(done) + 1):
         if isinstance(outcome, str):
             failed.append(outcome)
@@ -111,9 +112,12 @@ class _Child:
         return "" if code == 0 else (lines[-1] if lines else f"its process ended with {code}.")
 
 
-def _beside(waiting: list[Run], jobs: int) -> Iterator[Outcome]:
-    """As many at a time as there are jobs; what arms share is computed by the first of them."""
-    waiting, busy, warm = list(waiting), list[_Child](), set[tuple[Path, str]]()
+def _beside(waiting: list[Run], jobs: int, warm: set[tuple[Path, str]]) -> Iterator[Outcome]:
+    """As many at a time as there are jobs; what arms share is computed by the first of them.
+
+    warm: what earlier runs have computed.
+    """
+    waiting, busy, warm = list(waiting), list[_Child](), set(warm)
     try:
         while waiting or busy:
             while len(busy) < jobs and (run := _startable(waiting, busy, warm)) is not None:

@@ -334,6 +334,15 @@ def test_several_at_a_time_share_what_is_computed_once(study, out, rows):
     assert len(list((out / "nih-grouped-16px" / "images").glob("pretrained-*"))) == 1
 
 
+def test_what_finished_arms_computed_keeps_no_other_waiting(study, out, rows, monkeypatch):
+    three = replace(study, name="three", jobs=2, budgets=("8",), variants={"s": SIMCLR})
+    running.run_study(replace(three, jobs=1, seeds=(0,), baseline=""), out)
+    handed = []
+    monkeypatch.setattr(running, "_beside", lambda _, __, warm: handed.append(warm) or iter(()))
+    running.run_study(replace(three, seeds=(0, 7, 8), baseline=""), out)
+    assert handed == [set(runs(three, out, silent)[0].caches)]
+
+
 def test_ctrl_c_stops_every_process_and_is_gone_on_from(data, tmp_path):
     command = ["bench", "recipes", "--dataset", "nih", "--data", data, "--preset", "tiny"]
     command += ["--size", "16", "--seeds", "0,1", "--budgets", "8", "--recipes", "supervised"]
