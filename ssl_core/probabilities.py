@@ -1,7 +1,8 @@
-"""What a model of the ledger says of items: computed at the first call, and kept in a file.
+"""What a model of the ledger says of items: computed once, and kept in a file.
 
-A file a model, one row for each row of the pixel store, so that a page which asks again waits for
-nothing. It may be deleted at any time.
+A file a model, one row for each row of the pixel store. The stages of a round put by what they
+predict, and what none of them did is computed at the first call, so that a page waits for little.
+The files may be deleted at any time.
 """
 
 from __future__ import annotations
@@ -9,19 +10,21 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from ssl_core.distributed import is_main
 from ssl_core.errors import WorkspaceError
 from ssl_core.metrics import decide
 from ssl_core.predict import Device, choose_device, predict
 from ssl_core.progress import Report, silent
-from ssl_core.recipes import plan
+from ssl_core.recipes import Plan, plan
 from ssl_core.records import Model, Round, Split
-from ssl_core.turn import replay
+from ssl_core.turn import Turn, replay
 from ssl_core.workspace import Part, Workspace, part
 
 FOLDER = "probabilities"
@@ -42,15 +45,37 @@ def probabilities(
     """
     round_ = find_round(ws, number)
     rows = _rows(ws, item_ids)
-    shape = (len(ws.images), len(ws.ledger.task.findings))
-    how = plan(json.loads(round_.config)["recipe"])
-    path = ws.root / FOLDER / f"{model.id}-{how.tta}-{how.stem_blocks}.npy"
-    kept = _kept(path, shape)
+    path = _path(ws, model, plan(json.loads(round_.config)["recipe"]))
+    kept = _kept(path, _shape(ws))
     missing = np.unique(rows[np.isnan(kept[rows, 0])])
     if missing.size:
         kept[missing] = _predicted(ws, round_, model, missing, report)
         _keep(path, kept)
     return kept[rows].astype(np.float64)
+
+
+def put_by(
+    turn: Turn, model: Model, rows: npt.NDArray[np.int64], found: npt.NDArray[np.float32]
+) -> None:
+    """Keep what a stage computed anyway, so that no page computes it again.
+
+    rows: `(N,)` of the pixel store. found: `(N, C)`, under the recipe's own test-time augmentation.
+    A disk that is full costs the pages time, not the round its life.
+    """
+    if is_main():
+        path = _path(turn.workspace, model, turn.plan)
+        kept = _kept(path, _shape(turn.workspace))
+        kept[rows] = found
+        with suppress(OSError):
+            _keep(path, kept)
+
+
+def _path(ws: Workspace, model: Model, how: Plan) -> Path:
+    return ws.root / FOLDER / f"{model.id}-{how.tta}-{how.stem_blocks}.npy"
+
+
+def _shape(ws: Workspace) -> tuple[int, int]:
+    return len(ws.images), len(ws.ledger.task.findings)
 
 
 def find_round(ws: Workspace, number: int) -> Round:

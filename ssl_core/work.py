@@ -19,6 +19,7 @@ from ssl_core.maps import keep_prediction
 from ssl_core.models import Classifier, save_model, with_new_head
 from ssl_core.predict import predict, predict_views
 from ssl_core.pretrain import pretrained
+from ssl_core.probabilities import put_by
 from ssl_core.recipes.stages import LABELS, Fit, Pretrain, PseudoLabel
 from ssl_core.records import Measurement, Model, Selection, Split
 from ssl_core.records import PseudoLabel as PseudoLabelRow
@@ -115,9 +116,9 @@ def _keep(turn: Turn, model: Classifier, stage: str) -> Model:
 
 def pseudo_label_stage(turn: Turn, stage: PseudoLabel) -> Made:
     """Score the pool with the teacher and keep the most confident, balanced by the prior."""
-    model = turn.workspace.load(turn.models()[stage.teacher]).to(turn.device.name)
-    pool = turn.pool
-    scores = predict(
+    teacher, pool = turn.models()[stage.teacher], turn.pool
+    model = turn.workspace.load(teacher).to(turn.device.name)
+    found = predict(
         model,
         turn.inputs(model),
         pool.rows,
@@ -126,7 +127,10 @@ def pseudo_label_stage(turn: Turn, stage: PseudoLabel) -> Made:
         tta=stage.tta,
         report=turn.report,
         stage=stage.name,
-    ).probabilities.astype(np.float64)
+    ).probabilities
+    if stage.tta == turn.plan.tta:
+        put_by(turn, teacher, pool.rows, found)
+    scores = found.astype(np.float64)
     prior = turn.class_prior()
     keep = (
         pseudo_labels.keep_most_confident_class
@@ -218,6 +222,7 @@ def _scores(
     )
     if model.stage == turn.plan.fits[-1].name:
         keep_prediction(turn, f"evaluate-{name}", rows, prediction)
+    put_by(turn, model, rows, prediction.probabilities)
     return prediction.probabilities.astype(np.float64)
 
 

@@ -218,7 +218,7 @@ def _border_rows(_ws: Workspace, root: str, number: int) -> list[audit.Border]:
 def _borders(ws: Workspace, number: int, out: frozenset[str]) -> None:
     st.caption("The least confident that was kept, and the most confident that was dropped.")
     if not st.toggle("Look at the borders", key=f"a-borders-{number}"):
-        st.caption("It scores the pool once more, which takes as long as the round's scoring did.")
+        st.caption("Where the round did not keep what its teacher said, the pool is scored again.")
         return
     found = _border_rows(ws, str(ws.root), number)
     names = [f"{b.finding}, {b.sign}" for b in found]
