@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, is_dataclass
 from typing import Annotated, Any
 
 from pydantic import Field, model_validator
@@ -16,7 +16,10 @@ from ssl_core.steps import Schedule
 
 
 def _table(default: Any) -> dict[str, Any]:
-    return default.model_dump() if isinstance(default, Table) else asdict(default)
+    """A default as a table; none where it is a plain value, for which a table is refused later."""
+    if isinstance(default, Table):
+        return default.model_dump()
+    return asdict(default) if is_dataclass(default) and not isinstance(default, type) else {}
 
 
 LABELS = "labels"

@@ -233,6 +233,10 @@ def test_a_key_of_a_view_leaves_the_recipes_others_as_they_are():
     assert strong == RandAugment(cutout=0.2)
 
 
+def test_a_table_where_a_number_belongs_is_refused():
+    assert "threshold" in refused({"name": "fixmatch", "threshold": {"high": 0.9}})
+
+
 @pytest.mark.parametrize("name", ["mean_teacher", "s2mts2"])
 def test_a_mean_teacher_needs_its_average(name):
     says = refused({"name": name, "student": {"ema": 0.0}})
