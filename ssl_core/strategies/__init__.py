@@ -37,8 +37,16 @@ from ssl_core.strategies.committee import (
     disagreement,
     disagreement_reason,
 )
+from ssl_core.strategies.cover import prob_cover, prob_cover_reason
 from ssl_core.strategies.diversity import k_center, k_center_reason
+from ssl_core.strategies.duplicates import demote_duplicates, suppress_duplicates
 from ssl_core.strategies.gradients import badge, badge_reason
+from ssl_core.strategies.hybrid import (
+    auto,
+    auto_reason,
+    margin_diverse,
+    margin_diverse_reason,
+)
 from ssl_core.strategies.uncertainty import (
     entropy,
     entropy_reason,
@@ -56,7 +64,9 @@ __all__ = [
     "STRATEGIES",
     "PoolView",
     "Strategy",
+    "demote_duplicates",
     "reason",
+    "suppress_duplicates",
 ]
 
 STRATEGIES: dict[str, Strategy] = {
@@ -72,6 +82,9 @@ STRATEGIES: dict[str, Strategy] = {
     "kmeans_start": kmeans_start,
     "k_center": k_center,
     "badge": badge,
+    "prob_cover": prob_cover,
+    "margin_diverse": margin_diverse,
+    "auto": auto,
 }
 
 NEEDS: dict[str, frozenset[str]] = {
@@ -87,6 +100,9 @@ NEEDS: dict[str, frozenset[str]] = {
     "kmeans_start": frozenset({"features"}),
     "k_center": frozenset({"features"}),
     "badge": frozenset({"probabilities", "features"}),
+    "prob_cover": frozenset({"features"}),
+    "margin_diverse": frozenset({"probabilities", "features"}),
+    "auto": frozenset({"features"}),
 }
 """The fields of `PoolView` that a strategy cannot do without: what the loop computes for it.
 
@@ -107,6 +123,9 @@ _REASONS: dict[str, Reason] = {
     "kmeans_start": kmeans_start_reason,
     "k_center": k_center_reason,
     "badge": badge_reason,
+    "prob_cover": prob_cover_reason,
+    "margin_diverse": margin_diverse_reason,
+    "auto": auto_reason,
 }
 
 

@@ -78,14 +78,17 @@ def kmeans_start_reason(view: PoolView, i: int, score: float, findings: Sequence
     )
 
 
-def k_means(points: Floats, wanted: int, rng: np.random.Generator) -> Rows:
-    """Cluster number of each point, below `MAX_CLUSTERS`; k-means cannot part equal points."""
+def k_means(points: Floats, wanted: int, rng: np.random.Generator, starts: int = 1) -> Rows:
+    """Cluster number of each point, below `MAX_CLUSTERS`; k-means cannot part equal points.
+
+    The best of some `starts`.
+    """
     from sklearn.cluster import KMeans  # slow to import, and few strategies need it
 
     distinct = len({row.tobytes() for row in points + np.float32(0)})  # + 0 turns -0.0 into 0.0
     k = min(max(wanted, 1), MAX_CLUSTERS, distinct)
     seed = int(rng.integers(2**31))
-    found = KMeans(k, n_init=1, max_iter=50, random_state=seed).fit_predict(points)
+    found = KMeans(k, n_init=starts, max_iter=50, random_state=seed).fit_predict(points)
     return np.asarray(found, dtype=np.int64)
 
 

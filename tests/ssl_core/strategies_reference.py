@@ -141,3 +141,36 @@ def badge(p, features, exclusive, n, rng):
         value[picks] = -1.0
         picks.append(int(value.argmax()))
     return shuffle[picks].tolist()
+
+
+def purity_radius(features, classes, purity):
+    """The largest distance, of those at which a ball can turn impure, that keeps enough pure."""
+    ring = [
+        min(
+            (squared(a, b) for b, k in zip(features, classes, strict=True) if k != own),
+            default=math.inf,
+        )
+        for a, own in zip(features, classes, strict=True)
+    ]
+    return max(d for d in ring if np.mean([one >= d for one in ring]) >= purity - 1e-12)
+
+
+def gains(features, reach, uncovered):
+    """How many uncovered items each item has closer than the root of `reach`, itself too."""
+    return [
+        sum(squared(a, b) < reach for b, open_ in zip(features, uncovered, strict=True) if open_)
+        for a in features
+    ]
+
+
+def suppress_duplicates(order, features, labeled, threshold):
+    def cosine(a, b):
+        lengths = math.sqrt(float(a @ a)) * math.sqrt(float(b @ b))
+        return float(a @ b) / lengths if lengths > 0 else 0.0
+
+    kept, behind = [], []
+    for i in order:
+        others = [*labeled, *(features[j] for j in kept)]
+        like = any(cosine(features[i], other) > threshold for other in others)
+        (behind if like else kept).append(i)
+    return kept + behind

@@ -29,6 +29,9 @@ DRAWING = {
     "kmeans_start",
     "k_center",
     "badge",
+    "prob_cover",
+    "margin_diverse",
+    "auto",
 }
 DETERMINISTIC = sorted(set(STRATEGIES) - DRAWING)
 every_strategy = pytest.mark.parametrize("name", sorted(STRATEGIES))
