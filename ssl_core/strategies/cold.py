@@ -19,6 +19,7 @@ from ssl_core.strategies.view import (
 )
 
 MAX_CLUSTERS = 500  # as in TypiClust: more cost more time and hold too few items to be typical of
+FIT = 20_000  # points that k-means looks at: more move the centres little, and cost minutes
 NEIGHBOURS = 20  # TypiClust's K
 
 
@@ -31,7 +32,8 @@ def cold_start(view: PoolView, n: int, rng: np.random.Generator) -> Scores:
     20 nearest neighbours within the cluster. Small clusters, where odd images gather, thus
     come last in each turn. Ties are broken by `rng`. Scores are N, N-1, ..., 1 in that order.
 
-    Time grows with N · D · (clusters + items a cluster).
+    In a larger pool, centres come from a random `FIT` items. Time grows with
+    N · D · (clusters + items a cluster).
     """
     features = need_features(view, "cold_start")
     if view.size == 0:
@@ -48,7 +50,8 @@ def kmeans_start(view: PoolView, n: int, rng: np.random.Generator) -> Scores:
 
     At most `MAX_CLUSTERS`. Clusters with labeled items wait, and a cluster is asked again (its
     next nearest item) when all others have been asked as often: the turns of `cold_start`. Ties
-    are broken by `rng`. Scores are N, N-1, ..., 1 in that order. Time grows with N · D · clusters.
+    are broken by `rng`. Scores are N, N-1, ..., 1 in that order. In a larger pool, the clusters
+    come from a random `FIT` items. Time grows with N · D · clusters.
 
     Source: the clustering step of Zhdanov, Diverse mini-batch Active Learning, 2019, over all of
     the pool and without weights, since there is no model yet to give any.
@@ -81,15 +84,18 @@ def kmeans_start_reason(view: PoolView, i: int, score: float, findings: Sequence
 def k_means(points: Floats, wanted: int, rng: np.random.Generator, starts: int = 1) -> Rows:
     """Cluster number of each point, below `MAX_CLUSTERS`; k-means cannot part equal points.
 
-    The best of some `starts`.
+    The best of some `starts`. More than `FIT` points go to the nearest centre of that many,
+    drawn at random.
     """
     from sklearn.cluster import KMeans  # slow to import, and few strategies need it
 
-    distinct = len({row.tobytes() for row in points + np.float32(0)})  # + 0 turns -0.0 into 0.0
+    some = points if len(points) <= FIT else points[rng.choice(len(points), FIT, replace=False)]
+    distinct = len({row.tobytes() for row in some + np.float32(0)})  # + 0 turns -0.0 into 0.0
     k = min(max(wanted, 1), MAX_CLUSTERS, distinct)
     seed = int(rng.integers(2**31))
-    found = KMeans(k, n_init=starts, max_iter=50, random_state=seed).fit_predict(points)
-    return np.asarray(found, dtype=np.int64)
+    found = KMeans(k, n_init=starts, max_iter=50, random_state=seed).fit(some)
+    labels = found.labels_ if some is points else found.predict(points)
+    return np.asarray(labels, dtype=np.int64)
 
 
 def _in_turns(

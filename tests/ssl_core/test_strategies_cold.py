@@ -151,3 +151,13 @@ def test_kmeans_start_takes_the_middle_of_each_planted_cluster_the_largest_first
         away = np.linalg.norm(members - members.mean(axis=0), axis=1)
         own = np.linalg.norm(features[first] - members.mean(axis=0))
         assert own == pytest.approx(away.min())
+
+
+@pytest.mark.parametrize("name", ["cold_start", "kmeans_start"])
+def test_a_large_pool_is_clustered_by_a_part_of_it(name, monkeypatch):
+    monkeypatch.setattr(cold, "FIT", 40)
+    features, truth = planted([30, 200, 70, 100])
+    view = PoolView(size=400, features=features)
+    assert truth[np.argsort(-scores_of(name, view, 4))[:4]].tolist() == [1, 3, 2, 0]
+    found = cold.k_means(cold._centred(features, None), 4, rng(0))
+    assert len(set(zip(found.tolist(), truth.tolist(), strict=True))) == 4
