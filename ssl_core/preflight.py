@@ -28,8 +28,9 @@ def check_settings(config: Config, findings: int) -> None:
             cannot be used as configured; one sentence.
     """
     ledger_url(config, Path())
-    _check_strategies(config)
-    _check_network(config, plan(config.recipe), findings)
+    recipe = plan(config.recipe)
+    _check_strategies(config, recipe)
+    _check_network(config, recipe, findings)
     _check_device(config.compute.device)
 
 
@@ -46,7 +47,7 @@ def check_task(task: Task) -> None:
         )
 
 
-def _check_strategies(config: Config) -> None:
+def _check_strategies(config: Config, recipe: Plan) -> None:
     selection = config.selection
     for key, name in (("strategy", selection.strategy), ("cold_start", selection.cold_start)):
         if name not in NEEDS:
@@ -58,6 +59,11 @@ def _check_strategies(config: Config) -> None:
         raise ConfigError(
             f"selection.cold_start = {selection.cold_start!r} needs a trained model, and the first "
             f"round has none; use one of {usable}."
+        )
+    if "teacher_probabilities" in NEEDS[selection.strategy] and len(recipe.fits) < 2:
+        raise ConfigError(
+            f"selection.strategy = {selection.strategy!r} compares two models and the recipe "
+            f"{recipe.name!r} makes one: choose a recipe with a teacher and a student, or 'margin'."
         )
 
 

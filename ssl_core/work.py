@@ -329,7 +329,26 @@ def _pool_view(turn: Turn, strategy: str) -> strategies.PoolView:
         views=views,
         features=pooled.features,
         labeled_features=ask(turn.labeled.rows, stage="score the labeled").features,
+        teacher_probabilities=_teacher_opinion(turn) if "teacher_probabilities" in needs else None,
     )
+
+
+def _teacher_opinion(turn: Turn) -> npt.NDArray[np.float32] | None:
+    """What the round's first model says of the pool; None where the recipe makes only one."""
+    fits = turn.plan.fits
+    if not turn.trains or len(fits) < 2:
+        return None
+    teacher = turn.load(fits[0].name).to(turn.device.name)
+    return predict(
+        teacher,
+        turn.inputs(teacher),
+        turn.askable.rows,
+        exclusive=turn.exclusive,
+        device=turn.device,
+        tta=turn.plan.tta,
+        report=turn.report,
+        stage="score the pool with the teacher",
+    ).probabilities
 
 
 def _save_arrays(path: Path, arrays: Mapping[str, npt.NDArray[np.float64]]) -> None:

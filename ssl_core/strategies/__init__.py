@@ -1,0 +1,139 @@
+"""Query strategies: what is known of the pool in, one score an item out (higher = ask first).
+
+Every strategy has the signature `(view, n, rng) -> scores`: a `PoolView` of N items, the number
+of items that will be taken, and a generator; the scores are `(N,)` float64 and finite. A strategy
+that builds an order one item after the other returns that order as descending scores, N for the
+first. Nothing is modified, and the same generator state gives the same scores.
+
+A read answers all C findings of an item at once, so the score of an item with independent
+findings is the mean over its findings: in proportion to the whole uncertainty that one read
+settles, comparable between tasks, and not ruled by one finding that the model never learned
+(its probabilities sit at 0.5 everywhere), as a maximum would be.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ssl_core.strategies.chance import (
+    class_balanced_random,
+    class_balanced_random_reason,
+    random,
+    random_reason,
+)
+from ssl_core.strategies.cold import (
+    MAX_CLUSTERS,
+    NEIGHBOURS,
+    cold_start,
+    cold_start_reason,
+    kmeans_start,
+    kmeans_start_reason,
+)
+from ssl_core.strategies.committee import (
+    augmentation,
+    augmentation_reason,
+    bald,
+    bald_reason,
+    disagreement,
+    disagreement_reason,
+)
+from ssl_core.strategies.cover import prob_cover, prob_cover_reason
+from ssl_core.strategies.diversity import k_center, k_center_reason
+from ssl_core.strategies.duplicates import demote_duplicates, suppress_duplicates
+from ssl_core.strategies.gradients import badge, badge_reason
+from ssl_core.strategies.hybrid import (
+    auto,
+    auto_reason,
+    margin_diverse,
+    margin_diverse_reason,
+)
+from ssl_core.strategies.uncertainty import (
+    entropy,
+    entropy_reason,
+    least_confidence,
+    least_confidence_reason,
+    margin,
+    margin_reason,
+)
+from ssl_core.strategies.view import PoolView, Reason, Strategy
+
+__all__ = [
+    "MAX_CLUSTERS",
+    "NEEDS",
+    "NEIGHBOURS",
+    "STRATEGIES",
+    "PoolView",
+    "Strategy",
+    "demote_duplicates",
+    "reason",
+    "suppress_duplicates",
+]
+
+STRATEGIES: dict[str, Strategy] = {
+    "random": random,
+    "class_balanced_random": class_balanced_random,
+    "entropy": entropy,
+    "margin": margin,
+    "least_confidence": least_confidence,
+    "augmentation": augmentation,
+    "bald": bald,
+    "disagreement": disagreement,
+    "cold_start": cold_start,
+    "kmeans_start": kmeans_start,
+    "k_center": k_center,
+    "badge": badge,
+    "prob_cover": prob_cover,
+    "margin_diverse": margin_diverse,
+    "auto": auto,
+}
+
+NEEDS: dict[str, frozenset[str]] = {
+    "random": frozenset(),
+    "class_balanced_random": frozenset({"probabilities"}),
+    "entropy": frozenset({"probabilities"}),
+    "margin": frozenset({"probabilities"}),
+    "least_confidence": frozenset({"probabilities"}),
+    "augmentation": frozenset({"probabilities", "views"}),
+    "bald": frozenset({"probabilities", "views"}),
+    "disagreement": frozenset({"probabilities", "teacher_probabilities"}),
+    "cold_start": frozenset({"features"}),
+    "kmeans_start": frozenset({"features"}),
+    "k_center": frozenset({"features"}),
+    "badge": frozenset({"probabilities", "features"}),
+    "prob_cover": frozenset({"features"}),
+    "margin_diverse": frozenset({"probabilities", "features"}),
+    "auto": frozenset({"features"}),
+}
+"""The fields of `PoolView` that a strategy cannot do without: what the loop computes for it.
+
+A strategy with any need is given probabilities too where there is a model, and labeled features
+where there are labels: some use them, and do without.
+"""
+
+_REASONS: dict[str, Reason] = {
+    "random": random_reason,
+    "class_balanced_random": class_balanced_random_reason,
+    "entropy": entropy_reason,
+    "margin": margin_reason,
+    "least_confidence": least_confidence_reason,
+    "augmentation": augmentation_reason,
+    "bald": bald_reason,
+    "disagreement": disagreement_reason,
+    "cold_start": cold_start_reason,
+    "kmeans_start": kmeans_start_reason,
+    "k_center": k_center_reason,
+    "badge": badge_reason,
+    "prob_cover": prob_cover_reason,
+    "margin_diverse": margin_diverse_reason,
+    "auto": auto_reason,
+}
+
+
+def reason(name: str, view: PoolView, position: int, score: float, findings: Sequence[str]) -> str:
+    """Why strategy `name` asks for the item at `position`: one plain sentence, true of the view.
+
+    `findings` names the C columns. Numbers are read from the item's row, rounded to two digits
+    (an order, as of cold_start, reads `score`: the one that the strategy gave this item).
+    With several independent findings the sentence gives the mean and the finding that weighs most.
+    """
+    return _REASONS[name](view, position, score, findings)
