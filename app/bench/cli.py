@@ -67,3 +67,11 @@ def label_studio(
     from app.bench import label_studio as bench
 
     show.console.print(bench.table(bench.run(items, print)))
+
+
+@cli.command("selection-speed")
+def selection_speed() -> None:
+    """Seconds and memory of every query strategy on made-up pools."""
+    from app.bench import selection_speed as bench
+
+    show.console.print(bench.table(list(bench.run())))
