@@ -19,7 +19,7 @@ from ssl_core.maps import keep_prediction
 from ssl_core.models import Classifier, save_model, with_new_head
 from ssl_core.predict import predict, predict_views
 from ssl_core.pretrain import pretrained
-from ssl_core.probabilities import put_by
+from ssl_core.probabilities import probabilities, put_by
 from ssl_core.recipes.stages import LABELS, Fit, Pretrain, PseudoLabel
 from ssl_core.records import Measurement, Model, Selection, Split
 from ssl_core.records import PseudoLabel as PseudoLabelRow
@@ -333,22 +333,14 @@ def _pool_view(turn: Turn, strategy: str) -> strategies.PoolView:
     )
 
 
-def _teacher_opinion(turn: Turn) -> npt.NDArray[np.float32] | None:
+def _teacher_opinion(turn: Turn) -> npt.NDArray[np.float64] | None:
     """What the round's first model says of the pool; None where the recipe makes only one."""
     fits = turn.plan.fits
     if not turn.trains or len(fits) < 2:
         return None
-    teacher = turn.load(fits[0].name).to(turn.device.name)
-    return predict(
-        teacher,
-        turn.inputs(teacher),
-        turn.askable.rows,
-        exclusive=turn.exclusive,
-        device=turn.device,
-        tta=turn.plan.tta,
-        report=turn.report,
-        stage="score the pool with the teacher",
-    ).probabilities
+    teacher = turn.models()[fits[0].name]
+    ids = turn.askable.ids
+    return probabilities(turn.workspace, turn.round.number, teacher, ids, turn.report)
 
 
 def _save_arrays(path: Path, arrays: Mapping[str, npt.NDArray[np.float64]]) -> None:
