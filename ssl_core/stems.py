@@ -12,7 +12,10 @@ from __future__ import annotations
 import hashlib
 import math
 import os
+import shutil
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -32,6 +35,7 @@ from ssl_core.rand_augment import View, view
 from ssl_core.seeds import derived_seed
 
 VIEWS = 2  # the image and its mirror
+_UNUSED_DAYS = 14  # after that a cache is deleted: settings change, and each leaves gigabytes
 _ROWS = 128  # computed between two marks of progress: what a kill can cost
 
 Stem = Callable[[int, int], npt.NDArray[np.float16]]
@@ -150,6 +154,7 @@ def _kept(
     shape = (count, *stem(0, 1).shape[1:])
     if is_main():
         _fill(place, shape, stem, report, stage)
+        _forget_unused(place)
     barrier()
     return np.memmap(place / "stems.f16", np.float16, "r", shape=shape)
 
@@ -173,6 +178,16 @@ def _fill(place: Path, shape: tuple[int, ...], stem: Stem, report: Report, stage
             scratch.write_text(str(done))
             scratch.replace(mark)
             report(Progress(stage, done, shape[0]))
+
+
+def _forget_unused(used: Path) -> None:
+    """Delete the caches beside the one in use that nobody has opened for a long time."""
+    os.utime(used)
+    oldest = time.time() - _UNUSED_DAYS * 24 * 3600
+    for other in [*used.parent.glob("stems-*"), *used.parent.glob("views-*")]:
+        with suppress(OSError):  # another process was first
+            if other.stat().st_mtime < oldest:
+                shutil.rmtree(other)
 
 
 def _finished_rows(path: Path, mark: Path, row_bytes: int) -> int:

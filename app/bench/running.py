@@ -21,6 +21,7 @@ from app.bench.study import Found, Run, Study, check, runs
 from app.rooms import archive_room
 from ssl_core.arms import arm_finished, run_arm
 from ssl_core.errors import ReadloopError, TrainingError
+from ssl_core.predict import choose_device
 from ssl_core.progress import Report, silent
 
 Outcome = tuple[Run, list[Found] | str]
@@ -65,6 +66,11 @@ def run_study(
             f"first said: {failed[0]}"
         )
     return rows_of(study, found)
+
+
+def arms_at_a_time(device: str) -> int:
+    """One for each core, since a small network's step gains little from a second; 1 on a GPU."""
+    return _cores() if choose_device(device) == "cpu" else 1
 
 
 def collect(run: Run, report: Report = silent) -> list[Found]:
@@ -142,8 +148,7 @@ def _startable(waiting: list[Run], busy: list[_Child], warm: set[tuple[Path, str
 
 
 def _start(run: Run, jobs: int) -> _Child:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    threads = str(max(1, (cores or 1) // jobs))
+    threads = str(max(1, _cores() // jobs))
     said = TemporaryFile("w+")  # noqa: SIM115 (the child's; a pipe would fill up unread)
     process = subprocess.Popen(
         [sys.executable, "-P", "-m", "app.bench.arm"],
@@ -158,6 +163,12 @@ def _start(run: Run, jobs: int) -> _Child:
         process.stdin.write(order_for(run.workspace, run.arm) + "\n")
         process.stdin.flush()
     return _Child(run, process, said)
+
+
+def _cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _ended(busy: list[_Child]) -> _Child:

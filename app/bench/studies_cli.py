@@ -21,7 +21,9 @@ Recipes = Annotated[str, typer.Option(help="By commas.")]
 Preset = Annotated[str, typer.Option(help="fast, paper or tiny.")]
 Weights = Annotated[str, typer.Option(help="Of the backbone, instead of the preset's.")]
 Size = Annotated[int | None, typer.Option(min=16, help="Side in pixels, not the preset's.")]
-Jobs = Annotated[int, typer.Option(min=1, help="Arms at a time; they share the cores.")]
+Jobs = Annotated[
+    int | None, typer.Option(min=1, help="Arms at a time  [default: one a core; 1 on a GPU]")
+]
 Device = Annotated[str, typer.Option(help="cpu, cuda or auto.")]
 Strategy = Annotated[str, typer.Option(help="Which labels: random, or a query strategy.")]
 SmallValidation = Annotated[
@@ -45,7 +47,7 @@ def s0(
     size: Size = None,
     strategy: Strategy = "random",
     small_validation: SmallValidation = False,
-    jobs: Jobs = 1,
+    jobs: Jobs = None,
     device: Device = "auto",
     out: Out = Path("bench/s0"),
 ) -> None:
@@ -86,7 +88,7 @@ def s1(
     size: Size = None,
     strategy: Strategy = "random",
     small_validation: SmallValidation = False,
-    jobs: Jobs = 1,
+    jobs: Jobs = None,
     device: Device = "auto",
     out: Out = Path("bench/s1"),
 ) -> None:
@@ -127,7 +129,7 @@ def s2(
     size: Size = None,
     strategy: Strategy = "random",
     small_validation: SmallValidation = False,
-    jobs: Jobs = 1,
+    jobs: Jobs = None,
     device: Device = "auto",
     out: Out = Path("bench/s2"),
 ) -> None:
@@ -167,7 +169,7 @@ def recipes_(
     size: Size = None,
     strategy: Strategy = "random",
     small_validation: SmallValidation = False,
-    jobs: Jobs = 1,
+    jobs: Jobs = None,
     device: Device = "auto",
     out: Out = Path("bench/recipes"),
 ) -> None:
@@ -205,6 +207,8 @@ def _run(
     budgets: str,
     splits: str,
     out: Path,
+    jobs: int | None,
+    device: str,
     **options: Any,
 ) -> None:
     from app.bench import running, tables  # with them comes matplotlib's and torch's weight
@@ -216,6 +220,8 @@ def _run(
         seeds=tuple(numbers(seeds, "--seeds")),
         budgets=tuple(words(budgets)),
         splits=tuple(words(splits)),
+        jobs=jobs or running.arms_at_a_time(device),
+        device=device,
         **options,
     )
     with show.progress_bars() as report:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import time
+
 import numpy as np
 import pytest
 import torch
@@ -225,3 +228,18 @@ def test_a_cancelled_bank_goes_on_and_ends_the_same(store, tmp_path):
     cut = banks(tmp_path / "cut", store, (STRONG,), lambda event: told.append(event.done))
     assert told == [150]  # of 150 rows the first 128 were there
     np.testing.assert_array_equal(cut.arrays[STRONG], whole.arrays[STRONG])
+
+
+def test_caches_that_nobody_has_opened_for_long_are_deleted_and_those_in_use_are_not(
+    store, tmp_path
+):
+    caches = tmp_path / "caches"
+    stem_array(caches, store, model(), device=DEVICE)
+    (opened,) = caches.iterdir()
+    stem_array(caches, store, model(seed=1), device=DEVICE)
+    (caches / "pixels").mkdir()
+    month_ago = time.time() - 30 * 24 * 3600
+    for folder in caches.iterdir():
+        os.utime(folder, (month_ago, month_ago))
+    stem_array(caches, store, model(), device=DEVICE)
+    assert {p.name for p in caches.iterdir()} == {opened.name, "pixels"}
