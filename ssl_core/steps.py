@@ -142,7 +142,7 @@ class Loop:
             group["lr"] = group["first_lr"] * _rate(self.schedule, number, self.steps)
         self.student.train()
         if self.average is not None:
-            self.average.train()  # a teacher with noise of its own; its statistics are copied below
+            self.average.train()  # a teacher with noise of its own
         torch.manual_seed(derived_seed(self.seed, number, rank(), "dropout"))  # within fork_rng
         batch = self._batch(number)
         with self.device.mixed():
@@ -261,14 +261,17 @@ def update_average(
 
     The warm-up of d keeps the first, random weights from lingering. With `warmup` = 2 it is that
     of Tarvainen & Valpola 2017, min(decay, 1 - 1/(t+1)) at the t-th step, t = step + 1: until
-    `decay` is reached, a plain mean of all weights so far. Buffers are copied.
+    `decay` is reached, a plain mean of all weights so far. Batch statistics move along with the
+    weights: averaged weights on the student's own statistics were at chance in some epochs.
     """
     rate = 1 - min(decay, (1 + step) / (warmup + step))
     with torch.no_grad():
-        for mean, new in zip(average.parameters(), student.parameters(), strict=True):
-            mean.lerp_(new, rate)
-        for old, buffer in zip(average.buffers(), student.buffers(), strict=True):
-            old.copy_(buffer)
+        new = student.state_dict()
+        for name, mean in average.state_dict().items():
+            if mean.is_floating_point():
+                mean.lerp_(new[name], rate)
+            else:  # how many batches were seen
+                mean.copy_(new[name])
 
 
 def _optimizer(model: Classifier, schedule: Schedule) -> torch.optim.Optimizer:

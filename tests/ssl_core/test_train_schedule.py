@@ -183,14 +183,17 @@ def test_update_average_by_hand():
         with torch.no_grad():
             average.weight.fill_(1.0)
             student.weight.fill_(2.0)
+            average.running_mean.fill_(5.0)
             student.running_mean.fill_(7.0)
+            student.num_batches_tracked.fill_(step)
         update_average(average, student, 0.9, step)
         # d = min(0.9, (1+s)/(10+s)): 0.1, 2/11, 0.9
         d = min(0.9, (1 + step) / (10 + step))
         assert average.weight.item() == pytest.approx(d * 1 + (1 - d) * 2)
         if step != 1:
             assert average.weight.item() == pytest.approx(expected)
-        assert average.running_mean.item() == 7.0
+        assert average.running_mean.item() == pytest.approx(d * 5 + (1 - d) * 7)
+        assert average.num_batches_tracked.item() == step
         assert student.weight.item() == 2.0
 
 
