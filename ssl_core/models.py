@@ -56,6 +56,7 @@ class Classifier(nn.Module):
         self.neck = nn.Sequential(*[m for _ in range(neck) for m in _hidden(width)])
         self.frozen_blocks = 0
         self.frozen_norm = False
+        self.frozen_neck = False
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
 
@@ -82,6 +83,8 @@ class Classifier(nn.Module):
     def freeze(self, blocks: int, *, norm: bool) -> None:
         """Take the first `blocks` out of training; with `norm`, keep all batch statistics too.
 
+        Those of a neck that has seen no batch yet are not kept: there is nothing to keep.
+
         Raises:
             ConfigError: there are not that many blocks.
         """
@@ -89,7 +92,9 @@ class Classifier(nn.Module):
             raise ConfigError(
                 f"frozen_blocks = {blocks}: {self.backbone} has {len(self.blocks)} blocks."
             )
+        seen = [n for name, n in self.neck.named_buffers() if name.endswith("batches_tracked")]
         self.frozen_blocks, self.frozen_norm = blocks, norm
+        self.frozen_neck = norm and all(n > 0 for n in seen)
         for position, block in enumerate(self.blocks):
             block.requires_grad_(position >= blocks)
 
@@ -97,10 +102,10 @@ class Classifier(nn.Module):
         """Switch to training; frozen blocks and frozen batch norm stay as in evaluation."""
         super().train(mode)
         self.blocks[: self.frozen_blocks].eval()
-        if self.frozen_norm:
-            for module in self.blocks.modules():
-                if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                    module.eval()
+        kept = [self.blocks] * self.frozen_norm + [self.neck] * self.frozen_neck
+        for module in (module for part in kept for module in part.modules()):
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.eval()
         return self
 
 

@@ -194,6 +194,22 @@ def test_a_frozen_part_stays_in_evaluation_when_the_model_trains():
     assert not any(m.training for m in model.modules())
 
 
+def test_frozen_statistics_are_also_those_that_a_neck_brings_along_but_not_those_of_a_fresh_one():
+    model, images = build_model("small_cnn", 4, neck=1), torch.rand(8, 1, 32, 32)
+    statistics = [buffer for name, buffer in model.neck.named_buffers() if "running" in name]
+    model.freeze(2, norm=True)  # as pretraining begins: its neck learns its statistics
+    first = [one.clone() for one in statistics]
+    model.train()(images)
+    assert not any(torch.equal(a, b) for a, b in zip(first, statistics, strict=True))
+    model.freeze(2, norm=True)  # as fine-tuning begins
+    learned = [one.clone() for one in statistics]
+    model.train()(images * 3)
+    assert all(torch.equal(a, b) for a, b in zip(learned, statistics, strict=True))
+    model.freeze(2, norm=False)
+    model.train()(images * 3)
+    assert not any(torch.equal(a, b) for a, b in zip(learned, statistics, strict=True))
+
+
 @pytest.mark.parametrize("blocks", [-1, 5])
 def test_more_blocks_than_there_are_cannot_be_frozen(blocks):
     with pytest.raises(ConfigError, match=f"frozen_blocks = {blocks}: small_cnn has 4 blocks"):
