@@ -22,6 +22,7 @@ from ssl_core.errors import LedgerError
 from ssl_core.jobs import JobLog
 from ssl_core.read_log import ReadLog
 from ssl_core.records import (
+    CONTROL,
     Answer,
     HeldRead,
     Item,
@@ -327,9 +328,15 @@ class Ledger:
         query = schema.select_records(table, Stage).where(table.c.round == round_number)
         return self._fetch(Stage, query.order_by(table.c.position, table.c.seq))
 
-    def models(self, round_number: int | None = None) -> list[tuple[int, Model]]:
-        """The models that a round made (None: every round), with its number, oldest first."""
-        return self._made(schema.models, Model, round_number)
+    def models(
+        self, round_number: int | None = None, *, control: bool = False
+    ) -> list[tuple[int, Model]]:
+        """The models that a round made (None: every round), with its number, oldest first.
+
+        Those of its shadow control, which nobody is to use, are among them with `control` alone.
+        """
+        made = self._made(schema.models, Model, round_number)
+        return [one for one in made if control or not one[1].stage.startswith(f"{CONTROL} ")]
 
     def measurements(self, round_number: int | None = None) -> list[tuple[int, Measurement]]:
         """What a round measured (None: every round), with its number, oldest first."""
