@@ -364,12 +364,13 @@ class Ledger:
     ) -> list[PseudoLabel]:
         """The pseudo-labels of a round, or of one stage of it, in the order they were added.
 
-        With `item_ids`, those of these items alone.
+        With `item_ids`, those of these items alone. Those of the round's shadow control are given
+        by the name of their stage alone.
         """
         table = schema.pseudo_labels
         query = schema.select_records(table, PseudoLabel).where(table.c.round == round_number)
-        if stage is not None:
-            query = query.where(table.c.added_by == stage)
+        shadow = table.c.added_by.startswith(f"{CONTROL} ")
+        query = query.where(~shadow if stage is None else table.c.added_by == stage)
         query = query.order_by(table.c.seq)
         if item_ids is None:
             return self._fetch(PseudoLabel, query)

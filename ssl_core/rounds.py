@@ -26,7 +26,7 @@ from ssl_core.predict import choose_device
 from ssl_core.preflight import check_settings, check_task
 from ssl_core.progress import Progress, Report, silent
 from ssl_core.recipes import Fit, Pretrain, plan
-from ssl_core.records import Round, Stage
+from ssl_core.records import CONTROL, Round, Stage
 from ssl_core.shadow import shadow_of, spared
 from ssl_core.source import ReadingRoom
 from ssl_core.turn import Turn, can_teach, replay
@@ -172,8 +172,8 @@ def _stages(turn: Turn) -> _Stages:
         if (control := shadow_of(turn)) is not None:
             known = {name for name, _, _ in stages}  # what is learned without labels is shared
             stages += [
-                (name, kind, partial(spared, control, work))
-                for name, kind, work in _recipe_stages(control)
+                (name, CONTROL, partial(spared, control, work))
+                for name, _, work in _recipe_stages(control)
                 if name not in known
             ]
         stages.append(("evaluate", "evaluate", partial(evaluate_stage, turn)))
