@@ -94,7 +94,7 @@ def differences(ledger: Ledger, strategy: str, until: int) -> list[Estimate]:
         for control in controls(ledger)
         if control.round in by_round
         and control.round <= until
-        and _asked_by(rounds, max(control.against)) <= {strategy}
+        and _asked_by(rounds, max(control.against, default=0)) == {strategy}
     ]
 
 
