@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from app.rooms import archive_room
+from connectors.archive import ArchiveRoom
 from ssl_core import metrics, rounds, shadow
 from ssl_core.arms import arm_config, vault_scores
 from ssl_core.cost import spent
@@ -23,10 +24,10 @@ from ssl_core.probabilities import stage_model
 from ssl_core.progress import silent
 from ssl_core.promotion import candidates
 from ssl_core.recipes import RECIPES, Fit, Pretrain, PseudoLabel, plan
-from ssl_core.records import CONTROL, Label
+from ssl_core.records import CONTROL, Label, Pulled
 from ssl_core.rounds import run_round
 from ssl_core.simulate import simulate
-from ssl_core.turn import replay
+from ssl_core.turn import Turn, replay
 from ssl_core.workspace import part
 from tests import toy
 from tests.ssl_core.test_rounds import _kill_at, _StopInside, copied
@@ -93,6 +94,35 @@ def test_imported_labels_are_taken_for_random_ones(one_round, tmp_path):
     found = shadow.shadow_of(turn_of(root, 2))
     assert set(found.labeled.ids) == drawn | set(known)
     assert evaluated(ws.ledger, 2)["control"]["labels"] == 9
+
+
+def test_it_is_the_model_of_readers_who_answered_the_random_slice_alone(tmp_path, monkeypatch):
+    """The same weights, bit for bit, once both draw from the same seeds."""
+    seed = Turn.seed
+    monkeypatch.setattr(Turn, "seed", lambda own, stage: seed(own, stage.removeprefix("control ")))
+    made = {}
+    for name, kinds in (("all", {"random", "strategy"}), ("slice", {"random"})):
+        ws, room = toy.opened(toy.make(tmp_path / name, **TABLES))
+        run_round(ws, room)
+        asked = {s.item_id for s in ws.ledger.selections(1)}
+        told = {s.item_id for s in ws.ledger.selections(1) if s.kind in kinds}
+        run_round(ws, _Room(ws.ledger.answers, asked - told))
+        made[name] = {m.stage: m.id for _, m in ws.ledger.models(2, control=True)}
+    assert set(made["slice"]) == {"teacher", "intermediate", "student"}
+    for stage, model_id in made["slice"].items():
+        assert made["all"][f"control {stage}"] == model_id != made["all"][stage]
+
+
+class _Room(ArchiveRoom):
+    """A reader who leaves these items for later."""
+
+    def __init__(self, answers, left):
+        super().__init__(answers)
+        self.left = left
+
+    def pull(self, bookmark):
+        for page in super().pull(bookmark):
+            yield Pulled(tuple(read for read in page.reads if read.item_id not in self.left))
 
 
 @pytest.mark.parametrize("name", sorted(RECIPES))
