@@ -14,6 +14,7 @@ from app import show
 from app.rooms import is_archive
 from ssl_core import fallback
 from ssl_core.assignment import open_assignments, skipped_by_all
+from ssl_core.evaluation import DIFFERENCE
 from ssl_core.evidence import Estimate
 from ssl_core.reading import panel_in
 from ssl_core.records import CONTROL, Measurement, Selection
@@ -157,13 +158,36 @@ def _remarks(ws: Workspace) -> Iterator[str]:
 
 
 def _beside_chance(ws: Workspace, number: int) -> str:
-    """One sentence where the strategy is not shown to be better than chance, else ""."""
+    """One sentence: how the strategy stands to its shadow control; "" where there is none."""
     if why := _fell_back(ws, number):
         return f"Fell back to random plus diversity ({fallback.TO}): {why}."
     chosen = ws.config.selection
     found = fallback.differences(ws.ledger, chosen.strategy, number)
     why = fallback.should_fall_back(found, chosen.fall_back_after)
-    return f"Mind: {chosen.strategy} {why}." if why else ""
+    return f"Mind: {chosen.strategy} {why}." if why else _newest_control(ws)
+
+
+def _newest_control(ws: Workspace) -> str:
+    trained = controls(ws.ledger)
+    if not trained:
+        return ""
+    newest = trained[-1]
+    named = f"shadow control of round {newest.round} ({newest.labels:,} random labels)"
+    found = [
+        Estimate(m.value, m.low, m.high, m.n)
+        for _, m in ws.ledger.measurements(newest.round)
+        if (m.stage, m.name, m.split, m.finding) == (CONTROL, DIFFERENCE, "validation", "macro")
+    ]
+    if not found or math.isnan(found[0].low):
+        return (
+            f"The {named} cannot be held against the strategy yet: no two of its rounds have fewer "
+            "and more labels than that, or validation says nothing."
+        )
+    value, low, high = found[0].value, found[0].low, found[0].high
+    return (
+        f"With as many labels as the {named}, the strategy's models had {value:+.3f} "
+        f"[{low:+.3f}, {high:+.3f}] AUROC on validation more than it."
+    )
 
 
 def status_table(status: dict[str, Any]) -> Table:

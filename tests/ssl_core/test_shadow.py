@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import sqlite3
@@ -10,8 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from app.rooms import archive_room
+from app.status import status_of, status_table
 from connectors.archive import ArchiveRoom
 from ssl_core import metrics, rounds, shadow
 from ssl_core.arms import arm_config, vault_scores
@@ -343,6 +346,31 @@ def test_the_difference_is_that_of_the_models_at_equal_budgets(finished):
     }
     mean = sum(w * values[n, "student"] for n, w in weights.items())
     assert found[4, "vault", "macro"].value == pytest.approx(mean - values[4, CONTROL])
+
+
+def test_status_says_how_the_strategy_stands_and_with_how_many_labels(finished):
+    ws, _ = toy.opened(finished)
+    found = next(
+        m
+        for _, m in ws.ledger.measurements(4)
+        if (m.stage, m.name, m.split, m.finding) == (CONTROL, "difference", "validation", "macro")
+    )
+    status = status_of(ws)
+    assert (
+        "With as many labels as the shadow control of round 4 (18 random labels), the strategy's "
+        f"models had {found.value:+.3f} [{found.low:+.3f}, {found.high:+.3f}] AUROC on validation "
+        "more than it."
+    ) in status["next"]
+    assert [one["control_labels"] for one in status["rounds"]] == [None, 6, 12, 18]
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(status_table(status))
+    assert "control, 12 labels" in console.export_text()
+
+
+def test_status_says_that_nothing_compares_yet(one_round, tmp_path):
+    ws, room = toy.opened(copied(one_round, tmp_path / "w"))
+    run_round(ws, room)
+    assert "(6 random labels) cannot be held against the strategy yet" in status_of(ws)["next"]
 
 
 def test_a_student_whose_files_are_gone_costs_the_comparison_alone(one_round, tmp_path):
