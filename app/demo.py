@@ -76,8 +76,9 @@ def hand_over() -> None:
     shutil.copytree(arm.root, READING)
     shutil.copytree(ARCHIVE / IMAGES_FOLDER, READING / IMAGES_FOLDER)
     shutil.copytree(ARCHIVE / "simulations", READING / "simulations")  # the control of its curve
-    shown = archive.config.map.model_dump()  # arms have no map
-    config = arm.config.changed(reading={"room": "label_studio"}, map=shown)
+    shown = archive.config.map.model_dump()  # arms have no map, and no shadow control
+    asked = archive.config.selection.model_dump(include={"control", "fall_back_after"})
+    config = arm.config.changed(reading={"room": "label_studio"}, map=shown, selection=asked)
     save_config(config, READING / CONFIG_FILE)
 
 

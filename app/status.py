@@ -12,11 +12,14 @@ from rich.table import Table
 
 from app import show
 from app.rooms import is_archive
+from ssl_core import fallback
 from ssl_core.assignment import open_assignments, skipped_by_all
+from ssl_core.evaluation import DIFFERENCE
 from ssl_core.evidence import Estimate
 from ssl_core.reading import panel_in
-from ssl_core.records import Measurement, Selection
+from ssl_core.records import CONTROL, Measurement, Selection
 from ssl_core.rounds import unfinished
+from ssl_core.shadow import controls
 from ssl_core.workspace import Workspace
 
 
@@ -43,19 +46,28 @@ def rounds_of(ws: Workspace) -> list[dict[str, Any]]:
     """Every round with its state, labels and vault AUROC, as plain data."""
     ledger = ws.ledger
     measured = ledger.measurements()
+    trained = {control.round: control.labels for control in controls(ledger)}
     return [
         {
             "number": r.number,
             "state": _state(ws, r.number),
             "strategy": r.strategy,
+            "fell_back": _fell_back(ws, r.number),
             "recipe": r.recipe,
             "labels": ledger.label_counts(r.number),
+            "control_labels": trained.get(r.number),
             "asked": len(ledger.selections(r.number)),
             "auroc": _vault_auroc([m for number, m in measured if number == r.number]),
             "seconds": sum(stage.seconds for stage in ledger.stages(r.number)),
         }
         for r in ledger.rounds()
     ]
+
+
+def _fell_back(ws: Workspace, number: int) -> str | None:
+    """Why a round did not select by its own strategy; None where it did."""
+    details = (json.loads(s.detail) for s in ws.ledger.stages(number) if s.name == "select")
+    return next((detail.get("fell_back") for detail in details), None)
 
 
 def _vault_auroc(measured: list[Measurement]) -> dict[str, dict[str, float | None]]:
@@ -120,6 +132,8 @@ def _remarks(ws: Workspace) -> Iterator[str]:
             f"Round {number} trained nothing, it only asked: the training labels ({labels:,}) do "
             "not hold two sides of any finding."
         )
+    if number and (told := _beside_chance(ws, number)):
+        yield told
     if _pool_is_done(ws):
         yield "Every item of the pool is labeled: there is nothing left to ask."
     if is_archive(ws):
@@ -143,6 +157,39 @@ def _remarks(ws: Workspace) -> Iterator[str]:
         )
 
 
+def _beside_chance(ws: Workspace, number: int) -> str:
+    """One sentence: how the strategy stands to its shadow control; "" where there is none."""
+    if why := _fell_back(ws, number):
+        return f"Fell back to random plus diversity ({fallback.TO}): {why}."
+    chosen = ws.config.selection
+    found = fallback.differences(ws.ledger, chosen.strategy, number)
+    why = fallback.should_fall_back(found, chosen.fall_back_after)
+    return f"Mind: {chosen.strategy} {why}." if why else _newest_control(ws)
+
+
+def _newest_control(ws: Workspace) -> str:
+    trained = controls(ws.ledger)
+    if not trained:
+        return ""
+    newest = trained[-1]
+    named = f"shadow control of round {newest.round} ({newest.labels:,} random labels)"
+    found = [
+        Estimate(m.value, m.low, m.high, m.n)
+        for _, m in ws.ledger.measurements(newest.round)
+        if (m.stage, m.name, m.split, m.finding) == (CONTROL, DIFFERENCE, "validation", "macro")
+    ]
+    if not found or math.isnan(found[0].low):
+        return (
+            f"The {named} cannot be held against the strategy yet: no two of its rounds have fewer "
+            "and more labels than that, or validation says nothing."
+        )
+    value, low, high = found[0].value, found[0].low, found[0].high
+    return (
+        f"With as many labels as the {named}, the strategy's models had {value:+.3f} "
+        f"[{low:+.3f}, {high:+.3f}] AUROC on validation more than it."
+    )
+
+
 def status_table(status: dict[str, Any]) -> Table:
     """One line a round, under a title that sums the workspace up."""
     items, labels = status["items"], status["labels"]
@@ -159,13 +206,19 @@ def status_table(status: dict[str, Any]) -> Table:
     for one in status["rounds"]:
         table.add_row(
             f"{one['number']}" + ("" if one["state"] == "finished" else f" ({one['state']})"),
-            escape(one["strategy"]),
+            escape(one["strategy"]) + (f" → {fallback.TO}" if one["fell_back"] else ""),
             f"{one['labels']['train']:,}",
-            "\n".join(f"{stage} {_estimate(a)}" for stage, a in one["auroc"].items()) or "–",
+            "\n".join(_lines(one)) or "–",
             f"{one['asked']:,}",
             show.duration(one["seconds"]),
         )
     return table
+
+
+def _lines(one: dict[str, Any]) -> Iterator[str]:
+    for stage, auroc in one["auroc"].items():
+        name = f"{CONTROL}, {one['control_labels']:,} labels" if stage == CONTROL else stage
+        yield f"{name} {_estimate(auroc)}"
 
 
 def _estimate(auroc: dict[str, float | None]) -> str:

@@ -58,7 +58,9 @@ class Arm:
 def arm_config(config: Config, strategy: str, seed: int) -> Config:
     """The configuration of one arm. Raises `ConfigError` for a seed that cannot be used."""
     before_labels = "random" if strategy == "random" else config.selection.cold_start
-    selection = {"strategy": strategy, "cold_start": before_labels}
+    # The random arm is the control here, and an arm asks by its own strategy to the end.
+    alone = {"control": "off", "fall_back_after": 0}
+    selection = {"strategy": strategy, "cold_start": before_labels, **alone}
     arm = config.changed(selection=selection, seed=seed, ledger="sqlite")
     # Nobody reads here, and nobody looks at the map.
     return arm.model_copy(update={"reading": Reading(), "map": Map(methods=())})

@@ -55,7 +55,10 @@ class Select(Table):
     """`[selection]`: which cases a round asks for.
 
     `random_share` of every query is drawn at random (design, rule 2); `group_cap` is the most
-    items of one patient that the strategy may ask for in a round (0: no cap).
+    items of one patient that the strategy may ask for in a round (0: no cap). `control` "grown"
+    trains the recipe again on the random labels alone whenever they have grown by a quarter (see
+    `shadow`); "off" never does. Where the strategy is "auto" and after `fall_back_after` such
+    controls is not better than chance, chance asks instead (0: never; see `fallback`).
     """
 
     strategy: str = "margin"
@@ -63,6 +66,8 @@ class Select(Table):
     query_size: Count = 50
     random_share: Share = 0.15
     group_cap: Annotated[int, Field(ge=0)] = 2
+    control: Literal["grown", "off"] = "grown"
+    fall_back_after: Annotated[int, Field(ge=0)] = 6
 
 
 class Reading(Table):
@@ -198,9 +203,10 @@ class Config(Table):
         """The name of this configuration: 16 hex digits of a SHA-256 of what rounds depend on.
 
         A new price, margin, role or map keeps the name, and with it the simulations that were run
-        under it.
+        under it. So do the two settings of the shadow control: simulations have none.
         """
         told = self.model_dump(exclude={"access", "cost", "map", "promotion"})
+        told["selection"] = self.selection.model_dump(exclude={"control", "fall_back_after"})
         return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
 
     def changed(self, **tables: dict[str, Any] | int | str) -> Config:

@@ -1,15 +1,16 @@
 """The label-cost curve as plain data: AUROC on the vault against labels, reader-hours and money.
 
 Every number is one that a round measured and the ledger holds: nothing here reads a vault label.
-The random control is what `simulate` replayed on the same items (its arms lie in the workspace);
-a workspace that was never simulated has none, and that is said.
+There are two random controls: what `simulate` replayed on the same items (its arms lie in the
+workspace), and the shadow that rounds train on their random labels alone (see `shadow`), whose
+budget is the number of those. A workspace that has neither says why.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -22,14 +23,20 @@ from ssl_core.evidence import Estimate, mean_interval
 from ssl_core.ledger import Ledger
 from ssl_core.recipes import plan
 from ssl_core.recipes.stages import LABELS
+from ssl_core.records import CONTROL as SHADOW
 from ssl_core.records import Measurement, Round
+from ssl_core.shadow import controls
 from ssl_core.workspace import CONFIG_FILE, Workspace
 
 CONTROL = "random"
 MACRO = "macro"
 NO_CONTROL = (
-    "no control yet: the random slice of a live workspace has no curve of its own, and no replay "
-    "beside random has been run here (`readloop simulate` does that, on an archive)"
+    "no control yet: the rounds have not trained a shadow control on random labels alone, and no "
+    "replay beside random has been run here (`readloop simulate` does that, on an archive)"
+)
+CONTROL_OFF = (
+    'no control: `[selection] control` is "off", and no replay beside random has been run here '
+    "(`readloop simulate` does that, on an archive)"
 )
 
 Origin = Literal["rounds", "replay"]
@@ -57,7 +64,9 @@ class Line:
     `origin` "rounds": this workspace's own; "replay": arms of `simulate`, the mean over `seeds`.
     The interval is over vault patients for one seed, and over seeds (Student's t) for several.
     `role` "supervised" is the teacher, which learned from labels alone (a recipe of labels alone
-    has its student only); "control" is the student of the random strategy in a replay.
+    has its student only); "control" is the student of the random strategy: in a replay, or as the
+    shadow of this workspace's rounds, where `round` is the one that trained it, `labels` are the
+    random ones it learned from, and nobody knows what they alone cost.
     """
 
     origin: Origin
@@ -98,10 +107,10 @@ def label_cost(ws: Workspace) -> Curve:
     *at, now = spent(ledger, config, numbers)
     rounds = {r.number: r for r in ledger.rounds()}
     lines = _own_lines(own, {s.round or 0: s for s in at}, rounds)
-    replayed = list(_replayed(ws))
-    controlled = any(line.role == "control" for line in replayed)
+    lines += [*_shadow_lines(ledger, own), *_replayed(ws)]
+    controlled = any(line.role == "control" for line in lines)
     return Curve(
-        lines=(*lines, *replayed),
+        lines=tuple(lines),
         findings=(MACRO, *ledger.task.findings) if len(ledger.task.findings) > 1 else (MACRO,),
         spent=tuple(at),
         now=now,
@@ -113,7 +122,7 @@ def label_cost(ws: Workspace) -> Curve:
 def _no_control(ws: Workspace) -> str:
     arms = sum(1 for _ in (ws.root / "simulations").glob(f"*/*/{CONFIG_FILE}"))
     if not arms:
-        return NO_CONTROL
+        return CONTROL_OFF if ws.config.selection.control == "off" else NO_CONTROL
     return (
         f"no control yet: {arms} replays in this workspace were run with other settings, so "
         "they are not held against its rounds (`readloop simulate` runs them anew)"
@@ -145,6 +154,8 @@ def _own_lines(
     points: dict[tuple[str, Role, str], list[Point]] = {}
     roles = {number: _roles(json.loads(rounds[number].config)) for number in at}
     for number, m in measured:
+        if m.stage == SHADOW:
+            continue
         cost = at[number].train
         point = Point(number, cost.labels, cost.hours, cost.money, _estimate(m))
         role = roles[number].get(m.stage, "intermediate")
@@ -156,6 +167,19 @@ def _own_lines(
         Line("rounds", name, stage, role, finding, 1, tuple(found))
         for (stage, role, finding), found in points.items()
     ]
+
+
+def _shadow_lines(ledger: Ledger, measured: Iterable[tuple[int, Measurement]]) -> Iterator[Line]:
+    """The shadow control by finding: each point at its own number of random labels."""
+    labels = {control.round: control.labels for control in controls(ledger)}
+    points: dict[str, list[Point]] = {}
+    for number, m in measured:
+        if m.stage == SHADOW:
+            point = Point(number, labels[number], None, None, _estimate(m))
+            points.setdefault(m.finding, []).append(point)
+    for finding, found in points.items():
+        rising = tuple(sorted(found, key=lambda point: point.labels))
+        yield Line("rounds", CONTROL, SHADOW, "control", finding, 1, rising)
 
 
 def _roles(config: dict[str, dict[str, object]]) -> dict[str, Role]:

@@ -22,6 +22,7 @@ from ssl_core.errors import LedgerError
 from ssl_core.jobs import JobLog
 from ssl_core.read_log import ReadLog
 from ssl_core.records import (
+    CONTROL,
     Answer,
     HeldRead,
     Item,
@@ -327,9 +328,15 @@ class Ledger:
         query = schema.select_records(table, Stage).where(table.c.round == round_number)
         return self._fetch(Stage, query.order_by(table.c.position, table.c.seq))
 
-    def models(self, round_number: int | None = None) -> list[tuple[int, Model]]:
-        """The models that a round made (None: every round), with its number, oldest first."""
-        return self._made(schema.models, Model, round_number)
+    def models(
+        self, round_number: int | None = None, *, control: bool = False
+    ) -> list[tuple[int, Model]]:
+        """The models that a round made (None: every round), with its number, oldest first.
+
+        Those of its shadow control, which nobody is to use, are among them with `control` alone.
+        """
+        made = self._made(schema.models, Model, round_number)
+        return [one for one in made if control or not one[1].stage.startswith(f"{CONTROL} ")]
 
     def measurements(self, round_number: int | None = None) -> list[tuple[int, Measurement]]:
         """What a round measured (None: every round), with its number, oldest first."""
@@ -357,12 +364,13 @@ class Ledger:
     ) -> list[PseudoLabel]:
         """The pseudo-labels of a round, or of one stage of it, in the order they were added.
 
-        With `item_ids`, those of these items alone.
+        With `item_ids`, those of these items alone. Those of the round's shadow control are given
+        by the name of their stage alone.
         """
         table = schema.pseudo_labels
         query = schema.select_records(table, PseudoLabel).where(table.c.round == round_number)
-        if stage is not None:
-            query = query.where(table.c.added_by == stage)
+        shadow = table.c.added_by.startswith(f"{CONTROL} ")
+        query = query.where(~shadow if stage is None else table.c.added_by == stage)
         query = query.order_by(table.c.seq)
         if item_ids is None:
             return self._fetch(PseudoLabel, query)

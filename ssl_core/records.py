@@ -15,6 +15,9 @@ ReaderRole = Literal["reader", "adjudicator"]
 Outcome = Literal["read", "unusable", "skipped", "withdrawn"]
 PromotionKind = Literal["promotion", "override", "rollback"]
 
+CONTROL = "control"
+"""What the shadow control is measured as; its own stages and models are named "control …"."""
+
 
 @dataclass(frozen=True, slots=True)
 class Task:

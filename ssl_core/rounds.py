@@ -19,22 +19,18 @@ from functools import partial
 from ssl_core import reading
 from ssl_core.distributed import barrier, check_devices, is_main
 from ssl_core.errors import WorkspaceError
+from ssl_core.evaluation import evaluate_stage
+from ssl_core.made import Made
 from ssl_core.maps import forget_pieces, map_round
 from ssl_core.predict import choose_device
 from ssl_core.preflight import check_settings, check_task
 from ssl_core.progress import Progress, Report, silent
 from ssl_core.recipes import Fit, Pretrain, plan
-from ssl_core.records import Round, Stage
+from ssl_core.records import CONTROL, Round, Stage
+from ssl_core.shadow import shadow_of, spared
 from ssl_core.source import ReadingRoom
 from ssl_core.turn import Turn, can_teach, replay
-from ssl_core.work import (
-    Made,
-    evaluate_stage,
-    fit_stage,
-    pretrain_stage,
-    pseudo_label_stage,
-    select_stage,
-)
+from ssl_core.work import fit_stage, pretrain_stage, pseudo_label_stage, select_stage
 from ssl_core.workspace import Workspace, one_process, part
 
 
@@ -51,7 +47,8 @@ def run_round(
     What the room's readers have answered is taken in first. Until the training labels hold two
     sides of a finding there is nothing to learn, and the round only selects, from features (a cold
     start). Otherwise the recipe's stages train, the models are measured on validation and, one
-    counted look, on the vault; then the next query is drawn and put in front of the readers.
+    counted look, on the vault; then the next query is drawn and put in front of the readers. Now
+    and then the recipe is also trained on the random labels alone, as control (see `shadow`).
 
     Args:
         workspace: an open workspace; no other process may run a round in it.
@@ -164,22 +161,36 @@ def _next_round(workspace: Workspace, query_size: int | None) -> Round:
     return Round(number, config.seed, min(size, len(items)), strategy, recipe, config.to_json())
 
 
-def _stages(turn: Turn) -> list[tuple[str, str, Callable[[], Made]]]:
+_Stages = list[tuple[str, str, Callable[[], Made]]]
+
+
+def _stages(turn: Turn) -> _Stages:
     """Name, kind and work of every stage, in order."""
-    stages: list[tuple[str, str, Callable[[], Made]]] = []
+    stages: _Stages = []
     if turn.trains:
-        for stage in turn.plan.stages:
-            if isinstance(stage, Fit):
-                stages.append((stage.name, "fit", partial(fit_stage, turn, stage)))
-            elif isinstance(stage, Pretrain):
-                stages.append((stage.name, "pretrain", partial(pretrain_stage, turn, stage)))
-            else:
-                stages.append(
-                    (stage.name, "pseudo-label", partial(pseudo_label_stage, turn, stage))
-                )
+        stages += _recipe_stages(turn)
+        if (control := shadow_of(turn)) is not None:
+            known = {name for name, _, _ in stages}  # what is learned without labels is shared
+            stages += [
+                (name, CONTROL, partial(spared, control, work))
+                for name, _, work in _recipe_stages(control)
+                if name not in known
+            ]
         stages.append(("evaluate", "evaluate", partial(evaluate_stage, turn)))
     if turn.round.query_size:
         stages.append(("select", "select", partial(select_stage, turn)))
+    return stages
+
+
+def _recipe_stages(turn: Turn) -> _Stages:
+    stages: _Stages = []
+    for stage in turn.plan.stages:
+        if isinstance(stage, Fit):
+            stages.append((stage.name, "fit", partial(fit_stage, turn, stage)))
+        elif isinstance(stage, Pretrain):
+            stages.append((stage.name, "pretrain", partial(pretrain_stage, turn, stage)))
+        else:
+            stages.append((stage.name, "pseudo-label", partial(pseudo_label_stage, turn, stage)))
     return stages
 
 

@@ -81,8 +81,8 @@ class Turn:
         return derived_seed(self.round.seed, self.round.number, stage) % 2**31
 
     def models(self) -> dict[str, Model]:
-        """The models that this round has made so far, by stage."""
-        made = self.workspace.ledger.models(self.round.number)
+        """The models that this round has made so far, by stage; its shadow control's too."""
+        made = self.workspace.ledger.models(self.round.number, control=True)
         return {model.stage: model for _, model in made}
 
     def load(self, stage: str) -> Classifier:
@@ -151,18 +151,26 @@ class Turn:
             model.freeze(self.plan.stem_blocks, norm=True)
         return model
 
-    def random_labels(self) -> npt.NDArray[np.float64]:
-        """The labels that may estimate a class prior, `(M, C)` (design, rule 3).
+    @property
+    def by_chance(self) -> npt.NDArray[np.bool_]:
+        """`(n,)`: which items of `train` hold a label because chance picked them (design, rule 3).
 
-        Those of the validation items and of every random slice, which were drawn at random, and
-        those that came with the import, which are taken to have been.
+        Those that a random slice of an earlier round drew, and those whose label came with the
+        import, which are taken to have been drawn at random.
         """
         number, ledger = self.round.number, self.workspace.ledger
         chance = {s.item_id for _, s in ledger.selected(before_round=number) if s.kind == "random"}
         imported = ledger.labels(before_round=number)
         chance |= {label.item_id for label in imported if label.source == "import"}
         drawn = np.array([item_id in chance for item_id in self.train.ids], dtype=bool)
-        return np.concatenate([self.train.labels[drawn], self.validation.labels])
+        return np.asarray(drawn & self.train.labeled)
+
+    def random_labels(self) -> npt.NDArray[np.float64]:
+        """The labels that may estimate a class prior, `(M, C)` (design, rule 3).
+
+        Those of the training items that chance picked, and of validation, which was drawn so.
+        """
+        return np.concatenate([self.train.labels[self.by_chance], self.validation.labels])
 
     def class_prior(self) -> npt.NDArray[np.float64]:
         """The share of positives expected of each finding, `(C,)`; NaN where nothing says it."""

@@ -2,37 +2,31 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ssl_core import metrics, pseudo_labels, strategies
-from ssl_core.distributed import is_main
-from ssl_core.evidence import compare
+from ssl_core import fallback, pseudo_labels, strategies
+from ssl_core.made import Made
+from ssl_core.made import finite as _finite
 from ssl_core.maps import keep_prediction
 from ssl_core.models import Classifier, save_model, with_new_head
 from ssl_core.predict import predict, predict_views
 from ssl_core.pretrain import pretrained
 from ssl_core.probabilities import probabilities, put_by
 from ssl_core.recipes.stages import LABELS, Fit, Pretrain, PseudoLabel
-from ssl_core.records import Measurement, Model, Selection, Split
+from ssl_core.records import Model, Selection
 from ssl_core.records import PseudoLabel as PseudoLabelRow
 from ssl_core.selection import draw
 from ssl_core.steps import Examples, Unlabeled
 from ssl_core.train import fit, learnable
 from ssl_core.turn import Turn
-from ssl_core.workspace import MODELS_FOLDER, Part, part
+from ssl_core.workspace import MODELS_FOLDER
 
 VIEWS = 8  # augmented views a strategy may compare
-
-Made = dict[str, Any]
-"""What a stage made: `Ledger.add_stage`'s keyword arguments, and its `detail`."""
 
 
 def fit_stage(turn: Turn, stage: Fit) -> Made:
@@ -152,116 +146,10 @@ def pseudo_label_stage(turn: Turn, stage: PseudoLabel) -> Made:
     return {"detail": _finite(detail), "pseudo_labels": rows}
 
 
-def evaluate_stage(turn: Turn) -> Made:
-    """Measure every model of the recipe on validation and, in one counted look, on the vault."""
-    fits, models = turn.plan.fits, turn.models()
-    student = models[fits[-1].name]
-    ledger = turn.workspace.ledger
-    out = ledger.reading.unusable(turn.round.number)
-    vault_items = [item for item in ledger.items("vault") if item.id not in out]
-    vault = part(vault_items, (), turn.findings, turn.workspace.images)
-    scores = {
-        stage.name: {
-            part_name: _scores(turn, models[stage.name], part_name, items.rows)
-            for part_name, items in (("validation", turn.validation), ("vault", vault))
-        }
-        for stage in fits
-    }
-    if not is_main():
-        return {"detail": {}}
-    # The one place where vault labels are read: every model is trained and chosen by now.
-    purpose = "measure " + ", ".join(stage.name for stage in fits)
-    looked = ledger.look_into_vault(turn.round.number, student.id, purpose)
-    vault = part(vault_items, looked, turn.findings, turn.workspace.images)
-    _save_arrays(turn.folder / "vault.npz", {n: s["vault"] for n, s in scores.items()})
-    measurements: list[Measurement] = []
-    thresholds: dict[str, list[float]] = {}
-    for name, by_split in scores.items():
-        chosen = metrics.choose_thresholds(
-            by_split["validation"], turn.validation.labels, rule="accuracy"
-        )
-        thresholds[name] = chosen.tolist()
-        measure = partial(_measure, turn, models[name], name, thresholds=chosen)
-        measurements += measure("validation", turn.validation, by_split["validation"])
-        measurements += measure("vault", vault, by_split["vault"])
-    detail = {"thresholds": thresholds, "gate": _gate(turn, scores)}
-    return {"detail": _finite(detail), "measurements": measurements}
-
-
-def _gate(turn: Turn, scores: Mapping[str, Mapping[str, npt.NDArray[np.float64]]]) -> Any:
-    """The student less the round's first model: macro AUROC on validation, paired by patient.
-
-    The vault takes no part: what it chose it could no longer measure. None where the recipe makes
-    one model.
-    """
-    first, student = turn.plan.fits[0].name, turn.plan.fits[-1].name
-    if first == student or not turn.validation.ids:
-        return None
-    groups = np.array(turn.validation.groups)
-    ours, theirs = (
-        metrics.auroc(scores[name]["validation"], turn.validation.labels, groups)
-        for name in (student, first)
-    )
-    found = compare(ours, theirs).macro
-    return {"against": first, "difference": found.value, "low": found.low, "high": found.high}
-
-
-def _scores(
-    turn: Turn, model: Model, name: str, rows: npt.NDArray[np.int64]
-) -> npt.NDArray[np.float64]:
-    network = turn.workspace.load(model).to(turn.device.name)
-    prediction = predict(
-        network,
-        turn.inputs(network),
-        rows,
-        exclusive=turn.exclusive,
-        device=turn.device,
-        tta=turn.plan.tta,
-        report=turn.report,
-        stage=f"evaluate {model.stage}",
-    )
-    if model.stage == turn.plan.fits[-1].name:
-        keep_prediction(turn, f"evaluate-{name}", rows, prediction)
-    put_by(turn, model, rows, prediction.probabilities)
-    return prediction.probabilities.astype(np.float64)
-
-
-def _measure(
-    turn: Turn,
-    model: Model,
-    stage: str,
-    split: Split,
-    items: Part,
-    scores: npt.NDArray[np.float64],
-    thresholds: npt.NDArray[np.float64],
-) -> list[Measurement]:
-    rows = metrics.describe(
-        scores,
-        items.labels,
-        exclusive=turn.exclusive,
-        groups=np.array(items.groups),
-        thresholds=thresholds,
-    )
-    return [
-        Measurement(
-            model_id=model.id,
-            stage=stage,
-            split=split,
-            finding="macro" if column is None else turn.findings[column],
-            name=name,
-            value=estimate.value,
-            low=estimate.low,
-            high=estimate.high,
-            n=estimate.n,
-        )
-        for column, name, estimate in rows
-    ]
-
-
 def select_stage(turn: Turn) -> Made:
     """Draw the next query from the pool: the strategy's choice and the random slice."""
     pool, selection = turn.askable, turn.config.selection
-    strategy = turn.round.strategy
+    strategy, fallen = fallback.asks(turn)
     view = _pool_view(turn, strategy)
     rng = np.random.default_rng(turn.seed("select"))
     scores = strategies.STRATEGIES[strategy](view, turn.round.query_size, rng)
@@ -273,7 +161,10 @@ def select_stage(turn: Turn) -> Made:
         group_cap=selection.group_cap or None,
         rng=rng,
         strategy_name=strategy,
-        reasons=lambda i: strategies.reason(strategy, view, i, float(scores[i]), turn.findings),
+        reasons=lambda i: (
+            strategies.reason(strategy, view, i, float(scores[i]), turn.findings)
+            + (fallback.BECAUSE if fallen else "")
+        ),
     )
     chosen = [
         Selection(
@@ -288,7 +179,8 @@ def select_stage(turn: Turn) -> Made:
         )
         for one in drawn
     ]
-    return {"detail": {"pool": len(pool.ids), "asked": len(chosen)}, "selections": chosen}
+    detail = {"pool": len(pool.ids), "asked": len(chosen)} | fallen
+    return {"detail": detail, "selections": chosen}
 
 
 def _pool_view(turn: Turn, strategy: str) -> strategies.PoolView:
@@ -341,19 +233,3 @@ def _teacher_opinion(turn: Turn) -> npt.NDArray[np.float64] | None:
     teacher = turn.models()[fits[0].name]
     ids = turn.askable.ids
     return probabilities(turn.workspace, turn.round.number, teacher, ids, turn.report)
-
-
-def _save_arrays(path: Path, arrays: Mapping[str, npt.NDArray[np.float64]]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_suffix(".tmp.npz")
-    np.savez(scratch, allow_pickle=False, **{n.replace(" ", "_"): a for n, a in arrays.items()})
-    scratch.replace(path)
-
-
-def _finite(value: Any) -> Any:
-    """JSON has no NaN: what is unknown becomes null."""
-    if isinstance(value, dict):
-        return {key: _finite(v) for key, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(v) for v in value]
-    return None if isinstance(value, float) and math.isnan(value) else value

@@ -46,6 +46,8 @@ from ssl_core.strategies.hybrid import (
     auto_reason,
     margin_diverse,
     margin_diverse_reason,
+    random_diverse,
+    random_diverse_reason,
 )
 from ssl_core.strategies.uncertainty import (
     entropy,
@@ -84,6 +86,7 @@ STRATEGIES: dict[str, Strategy] = {
     "badge": badge,
     "prob_cover": prob_cover,
     "margin_diverse": margin_diverse,
+    "random_diverse": random_diverse,
     "auto": auto,
 }
 
@@ -102,6 +105,7 @@ NEEDS: dict[str, frozenset[str]] = {
     "badge": frozenset({"probabilities", "features"}),
     "prob_cover": frozenset({"features"}),
     "margin_diverse": frozenset({"probabilities", "features"}),
+    "random_diverse": frozenset({"features"}),
     "auto": frozenset({"features"}),
 }
 """The fields of `PoolView` that a strategy cannot do without: what the loop computes for it.
@@ -125,6 +129,7 @@ _REASONS: dict[str, Reason] = {
     "badge": badge_reason,
     "prob_cover": prob_cover_reason,
     "margin_diverse": margin_diverse_reason,
+    "random_diverse": random_diverse_reason,
     "auto": auto_reason,
 }
 

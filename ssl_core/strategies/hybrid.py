@@ -1,4 +1,4 @@
-"""Strategies of two parts: diversity among the uncertain, and typical first, uncertain later."""
+"""Strategies of two parts: diversity among the uncertain or the random, and typical first."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from ssl_core.strategies.view import (
 )
 
 SHORTLIST = 5  # times n: the uncertain items among which the farthest are picked
+LOT = 2  # times n: the random items among which the farthest are picked; 1 is random itself
 DECAY = 50  # labels a finding at which half of the places go to uncertain items
 
 
@@ -41,6 +42,20 @@ def margin_diverse(view: PoolView, n: int, rng: np.random.Generator) -> Scores:
     short, rest = by_doubt[: SHORTLIST * n], by_doubt[SHORTLIST * n :]
     order = k_center_order(features[short], view.labeled_features, n, rng)
     return in_order(np.concatenate([short[order], rest]))
+
+
+def random_diverse(view: PoolView, n: int, rng: np.random.Generator) -> Scores:
+    """Of `LOT` · n items drawn by lot, those far from each other: random with fewer repeats.
+
+    `k_center` within the lot, with the labeled features; the items outside of it follow in random
+    order. Ties are broken by `rng`. Scores are N, N-1, ..., 1 in that order. The lot is small:
+    the farthest of many are odd images, and this is what is asked when nothing has proved better
+    than chance. No model is asked, so it is as good at any budget.
+    """
+    features, order = need_features(view, "random_diverse"), rng.permutation(view.size)
+    lot, rest = order[: LOT * n], order[LOT * n :]
+    spread = k_center_order(features[lot], view.labeled_features, n, rng)
+    return in_order(np.concatenate([lot[spread], rest]))
 
 
 def auto(view: PoolView, n: int, rng: np.random.Generator) -> Scores:
@@ -79,6 +94,14 @@ def margin_diverse_reason(view: PoolView, i: int, score: float, findings: Sequen
         f"place {place(view, score)} of {view.size} in an order that asks first what is farthest "
         f"from labeled and asked images among the most uncertain: "
         f"{margin_reason(view, i, score, findings)}"
+    )
+
+
+def random_diverse_reason(view: PoolView, i: int, score: float, findings: Sequence[str]) -> str:
+    """Its place in the order, and what that order is."""
+    return (
+        f"place {place(view, score)} of {view.size} in an order that asks first what is farthest "
+        "from labeled and asked images among some that were drawn at random"
     )
 
 

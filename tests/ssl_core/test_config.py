@@ -63,7 +63,7 @@ def test_an_unknown_key_of_a_table_names_that_tables_keys():
 def test_without_a_close_match_none_is_offered():
     message = refused({**LEAST, "selection": {"zzz": 1}})
     assert "did you mean" not in message
-    assert "valid keys here: cold_start, group_cap, query_size, random_share, strategy." in message
+    assert "valid keys here: cold_start, control, fall_back_after, group_cap," in message
 
 
 def test_an_unknown_key_of_a_schedule():

@@ -31,6 +31,7 @@ DRAWING = {
     "badge",
     "prob_cover",
     "margin_diverse",
+    "random_diverse",
     "auto",
 }
 DETERMINISTIC = sorted(set(STRATEGIES) - DRAWING)

@@ -60,6 +60,36 @@ def test_the_reason_of_margin_diverse_gives_place_and_margin():
     )
 
 
+# --- diversity among the random ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_random_diverse_is_k_center_within_a_lot(seed):
+    view = full_view("binary", size=60, seed=seed)
+    lot = rng(seed).permutation(60)[:8].tolist()
+    picks, _ = naive.k_center(view.features[lot], view.labeled_features, 4)
+    order = order_of("random_diverse", view, 4, seed)
+    assert order[:4] == [lot[i] for i in picks]
+    assert set(order[:8]) == set(lot)
+
+
+def test_random_diverse_asks_every_item_with_about_the_same_chance():
+    """What is far is asked more often than by lot alone, but no more than `LOT` times as often."""
+    view = PoolView(size=40, features=np.concatenate([rng(0).random((36, 2)), np.full((4, 2), 9)]))
+    asked = np.zeros(40)
+    for seed in range(800):
+        asked[order_of("random_diverse", view, 4, seed)[:4]] += 1 / 800
+    assert asked.sum() == pytest.approx(4)
+    assert asked.max() <= hybrid.LOT * 4 / 40 + 0.05
+    assert asked.min() >= 0.02
+
+
+def test_random_diverse_passes_over_what_it_has_seen():
+    """Of two copies in a lot of two, the one like a labeled item waits."""
+    view = PoolView(size=2, features=np.eye(2), labeled_features=np.eye(2)[:1])
+    assert all(order_of("random_diverse", view, 1, seed)[0] == 1 for seed in range(10))
+
+
 # --- typical first, uncertain later ------------------------------------------------------------
 
 
