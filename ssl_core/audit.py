@@ -1,7 +1,7 @@
 """Are the pseudo-labels right: how many were kept, of what, and how the border looks.
 
-Precision is that of a fair sample of blind reads, see `fair_reads`. The vault has no pseudo-labels
-and is in nothing here.
+Precision and recall are those of blind reads, each with its inclusion weight: see `fair_reads`. The
+vault has no pseudo-labels and is in nothing here.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from ssl_core.fair_reads import (
     blind_answers,
     detail_of,
     fair_sample,
+    judge,
     precision,
     signs_of,
 )
@@ -40,7 +41,8 @@ class Kept:
 
     `pool` counts the items scored, `kept` those kept with this sign. `share` is the share of this
     sign among the kept, and `prior` the share that the round expected; NaN where nothing was kept
-    or no prior was known. `precision` is from the round's own slice, `n` its reads that judge.
+    or no prior was known. `precision` and `recall` are of the pool that the round scored, `n` the
+    blind reads that judge.
     """
 
     finding: str
@@ -50,6 +52,7 @@ class Kept:
     share: float
     prior: float
     precision: Estimate
+    recall: Estimate
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +99,7 @@ def kept(ws: Workspace, number: int, stage: str | None = None) -> list[Kept]:
     """
     made = _stage(ws, number, stage)
     detail, findings = detail_of(ws, number, made.name), ws.ledger.task.findings
-    judged = precision(*fair_sample(ws, number, made, blind_answers(ws)))
+    judged = judge(ws, number, made, blind_answers(ws))
     rows = []
     for c, finding in enumerate(findings):
         total, positives = int(detail["kept"][c]), int(detail["positives"][c])
@@ -113,14 +116,18 @@ def kept(ws: Workspace, number: int, stage: str | None = None) -> list[Kept]:
                     kept=count,
                     share=count / total if total else np.nan,
                     prior=expected,
-                    precision=judged[sign].findings[c].estimate,
+                    precision=judged[sign][c].precision,
+                    recall=judged[sign][c].recall,
                 )
             )
     return rows
 
 
 def precision_so_far(ws: Workspace) -> dict[tuple[str, Sign], Estimate]:
-    """The precision of every round's last pseudo-labels against its own slice, all together."""
+    """The precision of every round's last pseudo-labels against its own slice, all together.
+
+    The reads of one model are added to those of another, so each counts alike: unweighted.
+    """
     answers, parts = blind_answers(ws), []
     for round_ in ws.ledger.rounds():
         try:

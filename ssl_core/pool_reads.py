@@ -6,7 +6,7 @@ What `weighted` needs of a workspace: the rounds' draws, who was read, and of wh
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -87,15 +87,22 @@ def prior_of(shares: Sequence[Share], random_labels: Floats, *, exclusive: bool)
     return np.where(count > 0, prior, math.nan)
 
 
-def pool_weights(ledger: Ledger, answered: Mapping[str, float]) -> dict[str, float]:
-    """What each answered item stands for, in train and validation taken together.
+def weigher(ledger: Ledger) -> Callable[[Collection[str]], dict[str, float]]:
+    """A function that says what each of some answered items stands for, in train and validation.
 
     Train items as `weighted.weigh` has it; validation was asked whole, so its answered items stand
-    for the others. Items that stand for nothing are not in it.
+    for the others of it. An item that stands for nothing is left out.
     """
-    out = ledger.reading.unusable()
+    log = ledger.reading
+    seen = {read.item_id for read in log.reads() if read.outcome in ("read", "unusable")}
+    out = log.unusable()
     train = [item.id for item in ledger.items("train") if item.id not in out]
-    found = weigh(draws_of(ledger.selected()), train, answered).whole
     measured = [item.id for item in ledger.items("validation") if item.id not in out]
-    told = [i for i in measured if i in answered]
-    return found | {i: len(measured) / len(told) for i in told}
+    draws = draws_of(ledger.selected())
+
+    def weights(answered: Collection[str]) -> dict[str, float]:
+        told = [i for i in measured if i in answered]
+        each = {i: len(measured) / len(told) for i in told}
+        return weigh(draws, train, answered, seen).whole | each
+
+    return weights
