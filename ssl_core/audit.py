@@ -6,13 +6,13 @@ vault has no pseudo-labels and is in nothing here.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from ssl_core import pseudo_labels
+from ssl_core.calibration import Reliability, reliability
 from ssl_core.errors import WorkspaceError
 from ssl_core.evidence import Estimate
 from ssl_core.fair_reads import (
@@ -24,11 +24,11 @@ from ssl_core.fair_reads import (
     judge,
     precision,
     signs_of,
+    slice_labels,
+    stage_of,
 )
 from ssl_core.probabilities import Floats, find_round, labeled, probabilities, stage_model
 from ssl_core.progress import Report, silent
-from ssl_core.recipes import PseudoLabel as PseudoLabelStage
-from ssl_core.recipes import plan
 from ssl_core.turn import replay
 from ssl_core.workspace import Workspace
 
@@ -97,7 +97,7 @@ def kept(ws: Workspace, number: int, stage: str | None = None) -> list[Kept]:
     Raises:
         WorkspaceError: the round has no pseudo-labels.
     """
-    made = _stage(ws, number, stage)
+    made = stage_of(ws, number, stage)
     detail, findings = detail_of(ws, number, made.name), ws.ledger.task.findings
     judged = judge(ws, number, made, blind_answers(ws))
     rows = []
@@ -131,7 +131,7 @@ def precision_so_far(ws: Workspace) -> dict[tuple[str, Sign], Estimate]:
     answers, parts = blind_answers(ws), []
     for round_ in ws.ledger.rounds():
         try:
-            made = _stage(ws, round_.number, None)
+            made = stage_of(ws, round_.number, None)
         except WorkspaceError:
             continue
         parts.append(fair_sample(ws, round_.number, made, answers))
@@ -165,7 +165,7 @@ def borders(
     Raises:
         WorkspaceError: the round has no pseudo-labels, or its teacher cannot be read.
     """
-    made = _stage(ws, number, stage)
+    made = stage_of(ws, number, stage)
     pool = replay(ws, find_round(ws, number), report).pool
     teacher = stage_model(ws, number, made.teacher)
     scores = probabilities(ws, number, teacher, pool.ids, report)
@@ -193,7 +193,7 @@ def sweep(
     Raises:
         WorkspaceError: the round has no pseudo-labels, or its teacher cannot be read.
     """
-    made, task = _stage(ws, number, stage), ws.ledger.task
+    made, task = stage_of(ws, number, stage), ws.ledger.task
     items = labeled(ws, "validation")
     teacher = stage_model(ws, number, made.teacher)
     scores = probabilities(ws, number, teacher, items.ids, report)
@@ -219,21 +219,36 @@ def sweep(
     return rows
 
 
+def calibration(
+    ws: Workspace, numbers: Sequence[int], *, report: Report = silent
+) -> list[Reliability]:
+    """How well the scores of the rounds' teachers fit their own slices' blind reads, by finding.
+
+    Dropped items too. Scores that a round did not put by are computed again.
+
+    Raises:
+        WorkspaceError: a round has no pseudo-labels, or its teacher cannot be read.
+    """
+    answers, parts = blind_answers(ws), []
+    for number in numbers:
+        made = stage_of(ws, number, None)
+        ids, labels, groups = slice_labels(ws, number, answers)
+        told = [i for i, row in enumerate(labels) if not np.isnan(row).all()]
+        if told:
+            teacher = stage_model(ws, number, made.teacher)
+            scores = probabilities(ws, number, teacher, [ids[i] for i in told], report)
+            parts.append((scores, labels[told], groups[told]))
+    width = len(ws.ledger.task.findings)
+    parts.append((np.empty((0, width)), np.empty((0, width)), np.empty(0, np.str_)))
+    scores, labels, groups = (np.concatenate(part) for part in zip(*parts, strict=True))
+    return [
+        reliability(finding, scores[:, c], labels[:, c], groups)
+        for c, finding in enumerate(ws.ledger.task.findings)
+    ]
+
+
 def _signs(ws: Workspace) -> tuple[Sign, ...]:
     return SIGNS[:1] if ws.ledger.task.exclusive else SIGNS
-
-
-def _stage(ws: Workspace, number: int, stage: str | None) -> PseudoLabelStage:
-    recipe = plan(json.loads(find_round(ws, number).config)["recipe"])
-    done = {s.name for s in ws.ledger.stages(number)}
-    found = [
-        s
-        for s in recipe.stages
-        if isinstance(s, PseudoLabelStage) and s.name in done and stage in (None, s.name)
-    ]
-    if not found:
-        raise WorkspaceError(f"Round {number} of {ws.root} made no pseudo-labels: choose another.")
-    return found[-1]
 
 
 def _border(

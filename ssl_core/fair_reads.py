@@ -34,11 +34,13 @@ import numpy as np
 import numpy.typing as npt
 
 from ssl_core import pseudo_labels
+from ssl_core.errors import WorkspaceError
 from ssl_core.evidence import Estimate, PerFinding
 from ssl_core.metrics import operating_points
 from ssl_core.pool_reads import draws_of, values_of
-from ssl_core.probabilities import Floats
+from ssl_core.probabilities import Floats, find_round
 from ssl_core.recipes import PseudoLabel as PseudoLabelStage
+from ssl_core.recipes import plan
 from ssl_core.records import HeldRead, Item, Label, PseudoLabel, Task
 from ssl_core.truth import label_matrix
 from ssl_core.weighted import pool_share, weigh, weighted_share
@@ -140,15 +142,22 @@ def judge(
     return found
 
 
-def fair_sample(
-    ws: Workspace, number: int, stage: PseudoLabelStage, answers: Answers
-) -> tuple[Floats, Floats, npt.NDArray[np.str_]]:
-    """Signs, labels and patients of the round's own slice, `(M, C)`, `(M, C)`, `(M,)`."""
+def slice_labels(
+    ws: Workspace, number: int, answers: Answers
+) -> tuple[list[str], Floats, npt.NDArray[np.str_]]:
+    """The round's own slice: its usable ids, blind labels `(M, C)` and patients `(M,)`."""
     drawn = [s.item_id for s in ws.ledger.selections(number) if s.kind == "random"]
     ids = [item_id for item_id in drawn if item_id in answers.items]
     later = [label for label in answers.labels if label.round >= number]
     labels = label_matrix(ids, later, ws.ledger.task.findings)
-    groups = np.array([answers.items[item_id].group for item_id in ids], dtype=np.str_)
+    return ids, labels, np.array([answers.items[i].group for i in ids], dtype=np.str_)
+
+
+def fair_sample(
+    ws: Workspace, number: int, stage: PseudoLabelStage, answers: Answers
+) -> tuple[Floats, Floats, npt.NDArray[np.str_]]:
+    """Signs, labels and patients of the round's own slice, `(M, C)`, `(M, C)`, `(M,)`."""
+    ids, labels, groups = slice_labels(ws, number, answers)
     return signs_of(ws, number, stage, ids), labels, groups
 
 
@@ -167,6 +176,20 @@ def signs_of(ws: Workspace, number: int, stage: PseudoLabelStage, ids: Sequence[
     return signs
 
 
+def kept_scores(ws: Workspace, number: int, stage: PseudoLabelStage) -> list[tuple[Floats, Floats]]:
+    """For each finding, signs (1 / 0) and scores of what a stage kept."""
+    rows = ws.ledger.pseudo_labels(number, stage.name)
+    if stage.soft:
+        rows = _hardened(rows, detail_of(ws, number, stage.name)["positives"], ws.ledger.task)
+    by_finding: dict[str, list[PseudoLabel]] = {f: [] for f in ws.ledger.task.findings}
+    for row in rows:
+        by_finding[row.finding].append(row)
+    return [
+        (np.array([r.value for r in kept]), np.array([r.score for r in kept]))
+        for kept in by_finding.values()
+    ]
+
+
 def blind(labels: Collection[Label], reads: Collection[HeldRead]) -> list[Label]:
     """The labels of readers who saw no hint on that item, nor came with the import."""
     hinted = {(read.item_id, read.reader) for read in reads if read.hinted}
@@ -182,6 +205,24 @@ def detail_of(ws: Workspace, number: int, stage: str) -> dict[str, Any]:
     told = next(s.detail for s in ws.ledger.stages(number) if s.name == stage)
     detail: dict[str, Any] = json.loads(told)
     return detail
+
+
+def stage_of(ws: Workspace, number: int, stage: str | None = None) -> PseudoLabelStage:
+    """A round's pseudo-labeling stage; None: the last one it has done.
+
+    Raises:
+        WorkspaceError: the round has no pseudo-labels.
+    """
+    recipe = plan(json.loads(find_round(ws, number).config)["recipe"])
+    done = {s.name for s in ws.ledger.stages(number)}
+    found = [
+        s
+        for s in recipe.stages
+        if isinstance(s, PseudoLabelStage) and s.name in done and stage in (None, s.name)
+    ]
+    if not found:
+        raise WorkspaceError(f"Round {number} of {ws.root} made no pseudo-labels: choose another.")
+    return found[-1]
 
 
 def _hardened(

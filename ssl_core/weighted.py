@@ -214,7 +214,9 @@ def clopper_pearson(value: float, trials: float) -> tuple[float, float]:
     return min(low, value), max(high, value)
 
 
-def design_effect(weights: Floats, values: Floats, mean: float, codes: npt.NDArray[np.intp]) -> float:
+def design_effect(
+    weights: Floats, values: Floats, mean: float, codes: npt.NDArray[np.intp]
+) -> float:
     """How much less the reads tell, since some are of one patient: 1 or more.
 
     The variance of Σ w (y - mean) summed by patient, over that of independent items. Where all
