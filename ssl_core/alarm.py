@@ -11,7 +11,9 @@ part. A teacher that is unsure and says so raises no alarm.
 
 **Ratio.** The share of what was kept that was kept as present claims how common the finding is.
 The null: the odds of the finding in the pool that was scored are no more than `drift` times those
-of the share, or no less than 1 / `drift` of them. By construction the share follows the round's
+of the share, or no less than 1 / `drift` of them. Counts of what is kept are rounded down, so a
+share is given one item more: no item kept as present does not say that there is none. By
+construction the share follows the round's
 prior, so this catches a prior that drifted, or classes that found no room.
 
 **The test.** For each of a finding's four claims (each sign's precision, the ratio high and low) a
@@ -67,7 +69,7 @@ class RoundAudit:
 
     `confidence` is the mean score for the sign of all that was kept (or would have been, during a
     pause) as (present, absent), NaN where nothing was; `judged` and `wrong` count the slice's
-    reads of those. `share` is that of present among the kept; `positives` of `reads` of the whole
+    reads of those. `share` is that of present among the `kept`; `positives` of `reads` of the whole
     slice are present, dropped items too.
     """
 
@@ -78,6 +80,7 @@ class RoundAudit:
     share: float
     positives: int
     reads: int
+    kept: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,12 +218,9 @@ def counts(audits: Sequence[RoundAudit], rules: Rules) -> tuple[Floats, Floats, 
 def allows(audit: RoundAudit, rules: Rules) -> tuple[float, float, float, float]:
     """The share of reads that may speak against each claim of a round."""
     present, absent = (1 - c + rules.tolerance for c in audit.confidence)
-    return (
-        present,
-        absent,
-        odds_times(audit.share, rules.drift),
-        odds_times(1 - audit.share, rules.drift),
-    )
+    one = 1 / audit.kept if audit.kept else math.nan
+    common, rare = (min(1.0, share + one) for share in (audit.share, 1 - audit.share))
+    return present, absent, odds_times(common, rules.drift), odds_times(rare, rules.drift)
 
 
 def odds_times(share: float, factor: float) -> float:

@@ -126,7 +126,7 @@ def _audit(
     ws: Workspace, number: int, made: PseudoLabelStage, answers: Answers
 ) -> list[RoundAudit]:
     """One round's audit of each finding."""
-    detail, exclusive = detail_of(ws, number, made.name), ws.ledger.task.exclusive
+    detail = detail_of(ws, number, made.name)
     ids, labels, _ = slice_labels(ws, number, answers)
     signs = signs_of(ws, number, made, ids)
     withheld = detail.get("withheld", {})
@@ -136,24 +136,35 @@ def _audit(
         confidence = [mean_confidence(*one) for one in kept_scores(ws, number, made)]
     found = []
     for c, finding in enumerate(ws.ledger.task.findings):
-        kept, positives = detail["kept"][c], detail["positives"][c]
+        kept = {"kept": detail["kept"][c], "positives": detail["positives"][c]}
         if finding in withheld:
-            signs[:, c] = unpack(withheld[finding], ids, order)
-            kept, positives = withheld[finding]["kept"], withheld[finding]["positives"]
-        sides = (1.0,) if exclusive else (1.0, 0.0)
-        known = [(signs[:, c] == side) & ~np.isnan(labels[:, c]) for side in sides]
-        judged = [int(k.sum()) for k in known] + [0]
-        wrong = [int((labels[k, c] != s).sum()) for k, s in zip(known, sides, strict=True)] + [0]
-        sure = [math.nan if value is None else float(value) for value in confidence[c]]
+            kept = withheld[finding]
+            signs[:, c] = unpack(kept, ids, order)
+        sure = tuple(math.nan if value is None else float(value) for value in confidence[c])
         found.append(
-            RoundAudit(
-                round=number,
-                confidence=(sure[0], math.nan if exclusive else sure[1]),
-                judged=(judged[0], judged[1]),
-                wrong=(wrong[0], wrong[1]),
-                share=positives / kept if kept else math.nan,
-                positives=int((labels[:, c] == 1).sum()),
-                reads=int((~np.isnan(labels[:, c])).sum()),
-            )
+            _counted(number, signs[:, c], labels[:, c], sure, kept, ws.ledger.task.exclusive)
         )
     return found
+
+
+def _counted(
+    number: int,
+    signs: Floats,
+    labels: Floats,
+    confidence: tuple[float, ...],
+    kept: dict[str, Any],
+    exclusive: bool,
+) -> RoundAudit:
+    """The slice's signs and labels `(M,)` as counts; exclusive classes have no absent."""
+    known = ~np.isnan(labels)
+    present, absent = known & (signs == 1), known & (signs == 0) & (not exclusive)
+    return RoundAudit(
+        round=number,
+        confidence=(confidence[0], math.nan if exclusive else confidence[1]),
+        judged=(int(present.sum()), int(absent.sum())),
+        wrong=(int((labels[present] == 0).sum()), int((labels[absent] == 1).sum())),
+        share=float(kept["positives"]) / kept["kept"] if kept["kept"] else math.nan,
+        positives=int((labels == 1).sum()),
+        reads=int(known.sum()),
+        kept=int(kept["kept"]),
+    )

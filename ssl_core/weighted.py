@@ -23,8 +23,9 @@ items alone, so the labels do not choose the weights.
 
 **What is missing.** An item that nobody answered (not read yet, cannot tell, read with a hint)
 counts like the answered ones of its own stratum: what one round's walk, or its sample, asked
-(weighting classes: Särndal, Swensson and Wretman 1992, section 15.6). A stratum without any
-answer is left out of what the estimate speaks of. Items labeled without having been asked (an
+(weighting classes: Särndal, Swensson and Wretman 1992, section 15.6). A stratum that was read
+without any answer is left out of what the estimate speaks of; while less than half of one was
+read, the rounds after it do not count. Items labeled without having been asked (an
 import) count once.
 
 **Interval.** Only the part beyond is uncertain. Its share p lies in Clopper and Pearson's interval
@@ -240,11 +241,15 @@ class _Stratum:
 
 @dataclass(frozen=True, slots=True)
 class _Round:
-    """A draw seen from its own round: `left` items lie beyond, of which `told` were answered."""
+    """A draw seen from its own round: `left` items lie beyond, of which `told` were answered.
+
+    It counts if `ready`: at least half of each stratum that was asked before was read.
+    """
 
     certain: list[str]
     told: list[str]
     left: int
+    ready: bool
 
 
 def _strata(
@@ -253,6 +258,7 @@ def _strata(
     asked = {i for draw in draws for i in (*draw.certain, *draw.beyond)}
     given = [i for i in domain if i in known and i not in asked]
     parts, rounds, remaining = [_Stratum(given, 0)], list[_Round](), len(domain) - len(given)
+    ready = True
     for number, draw in enumerate(draws):
         certain = [i for i in draw.certain if i in domain]
         beyond = [i for i in draw.beyond if i in domain]
@@ -260,11 +266,12 @@ def _strata(
         counted = certain if whole else []
         sample = beyond if whole else [i for i in draw.slice if i in domain]
         told = [i for i in sample if i in known]
-        rounds.append(_Round(counted, told, max(remaining - len(counted), len(told))))
+        rounds.append(_Round(counted, told, max(remaining - len(counted), len(told)), ready))
+        ready &= all(2 * len(read.intersection(ids)) >= len(ids) for ids in (certain, beyond))
         parts += [_Stratum(certain, number + 1), _Stratum(beyond, number + 1)]
         remaining -= len(certain) + len(beyond)
-    if remaining <= 0:  # everything was asked: a round of which nothing is left to chance
-        rounds.append(_Round([], [], 0))
+    if remaining <= 0 and read.issuperset(asked & domain):  # nothing is left to chance
+        rounds.append(_Round([], [], 0, True))
     return parts, rounds
 
 
@@ -272,6 +279,8 @@ def _steps(rounds: Sequence[_Round]) -> Floats:
     """Each round's weight w_r; the first round that leaves nothing to chance takes all of it."""
     steps = np.zeros(len(rounds))
     for number, one in enumerate(rounds):
+        if not one.ready:
+            continue
         if one.left == len(one.told):
             steps[:] = 0.0
             steps[number] = 1.0
@@ -282,6 +291,8 @@ def _steps(rounds: Sequence[_Round]) -> Floats:
 
 def _spread(whole: dict[str, float], ids: Sequence[str], known: set[str], weight: float) -> None:
     """Let the answered of a stratum stand for all of it, `weight` an item."""
+    if weight == 0:
+        return
     told = [i for i in ids if i in known]
     for item_id in told:
         whole[item_id] = whole.get(item_id, 0.0) + weight * len(ids) / len(told)
