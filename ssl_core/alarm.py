@@ -198,7 +198,7 @@ def limits(reads: tuple[float, ...], allowed: tuple[float, ...], alpha: float) -
     for r, seen in enumerate(so_far.tolist()):
         room = int(alpha * PATHS * (1 - 1 / (1 + seen / HALF))) - spent
         still = np.sort(held[open_, r])[::-1]
-        found[r] = max(1.0, float(still[room]))
+        found[r] = max(1 + 1e-9, float(still[room]))  # no claim: a capital of 1
         passed = open_ & (held[:, r] > found[r])
         spent += int(passed.sum())
         open_ &= ~passed
