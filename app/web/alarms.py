@@ -119,7 +119,7 @@ def _lines(rows: pd.DataFrame, sign: str) -> alt.Chart:
         scale=alt.Scale(
             domain=[name for name, _ in told], range=[COLOURS["supervised"], COLOURS["student"]]
         ),
-        legend=alt.Legend(orient="top"),
+        legend=alt.Legend(orient="top", symbolDash=[1, 0]),
     )
     return (
         alt.Chart(long)
