@@ -15,7 +15,6 @@ from app.web.charts import COLOURS, INK
 from app.web.pictures import grid
 from ssl_core import audit
 from ssl_core.contradictions import Contradiction, contradictions
-from ssl_core.errors import ReadloopError
 from ssl_core.promotion import find_in_use
 from ssl_core.workspace import Workspace
 
@@ -151,7 +150,8 @@ def _contradicted(
 def _contradictions(ws: Workspace, out: frozenset[str]) -> None:
     newest = find_in_use(ws)
     if newest is None:
-        raise ReadloopError("No round has a student yet: run a round that trains.")
+        st.info("No round has a student yet: run a round that trains.")
+        return
     st.caption(
         "Readers and a confident model say the opposite. Of train and validation: the vault is not "
         "looked at."
