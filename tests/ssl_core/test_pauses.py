@@ -42,7 +42,7 @@ def planted(ws, number: int) -> None:
     detail = {
         "pool": len(left),
         "prior": [0.4, 0.3, 0.1][: len(findings)],
-        "positives": [SLICE, 0, 0][: len(findings)],
+        "positives": [SLICE, 4, 0][: len(findings)],
         "kept": [SLICE, SLICE, 0][: len(findings)],
     }
     add(ws.ledger, number, "pseudo-labels", "pseudo-label", detail, pseudo_labels=rows)
