@@ -1,18 +1,18 @@
 """Are the pseudo-labels right: how many were kept, of what, and how the border looks.
 
-Precision is that of a fair sample of blind reads, see `fair_reads`. The vault has no pseudo-labels
-and is in nothing here.
+Precision and recall are those of blind reads, each with its inclusion weight: see `fair_reads`. The
+vault has no pseudo-labels and is in nothing here.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from ssl_core import pseudo_labels
+from ssl_core.calibration import Reliability, reliability
 from ssl_core.errors import WorkspaceError
 from ssl_core.evidence import Estimate
 from ssl_core.fair_reads import (
@@ -21,13 +21,14 @@ from ssl_core.fair_reads import (
     blind_answers,
     detail_of,
     fair_sample,
+    judge,
     precision,
     signs_of,
+    slice_labels,
+    stage_of,
 )
 from ssl_core.probabilities import Floats, find_round, labeled, probabilities, stage_model
 from ssl_core.progress import Report, silent
-from ssl_core.recipes import PseudoLabel as PseudoLabelStage
-from ssl_core.recipes import plan
 from ssl_core.turn import replay
 from ssl_core.workspace import Workspace
 
@@ -40,7 +41,8 @@ class Kept:
 
     `pool` counts the items scored, `kept` those kept with this sign. `share` is the share of this
     sign among the kept, and `prior` the share that the round expected; NaN where nothing was kept
-    or no prior was known. `precision` is from the round's own slice, `n` its reads that judge.
+    or no prior was known. `precision` and `recall` are of the pool that the round scored, `n` the
+    blind reads that judge.
     """
 
     finding: str
@@ -50,6 +52,7 @@ class Kept:
     share: float
     prior: float
     precision: Estimate
+    recall: Estimate
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,9 +97,9 @@ def kept(ws: Workspace, number: int, stage: str | None = None) -> list[Kept]:
     Raises:
         WorkspaceError: the round has no pseudo-labels.
     """
-    made = _stage(ws, number, stage)
+    made = stage_of(ws, number, stage)
     detail, findings = detail_of(ws, number, made.name), ws.ledger.task.findings
-    judged = precision(*fair_sample(ws, number, made, blind_answers(ws)))
+    judged = judge(ws, number, made, blind_answers(ws))
     rows = []
     for c, finding in enumerate(findings):
         total, positives = int(detail["kept"][c]), int(detail["positives"][c])
@@ -113,18 +116,22 @@ def kept(ws: Workspace, number: int, stage: str | None = None) -> list[Kept]:
                     kept=count,
                     share=count / total if total else np.nan,
                     prior=expected,
-                    precision=judged[sign].findings[c].estimate,
+                    precision=judged[sign][c].precision,
+                    recall=judged[sign][c].recall,
                 )
             )
     return rows
 
 
 def precision_so_far(ws: Workspace) -> dict[tuple[str, Sign], Estimate]:
-    """The precision of every round's last pseudo-labels against its own slice, all together."""
+    """The precision of every round's last pseudo-labels against its own slice, all together.
+
+    The reads of one model are added to those of another, so each counts alike: unweighted.
+    """
     answers, parts = blind_answers(ws), []
     for round_ in ws.ledger.rounds():
         try:
-            made = _stage(ws, round_.number, None)
+            made = stage_of(ws, round_.number, None)
         except WorkspaceError:
             continue
         parts.append(fair_sample(ws, round_.number, made, answers))
@@ -158,7 +165,7 @@ def borders(
     Raises:
         WorkspaceError: the round has no pseudo-labels, or its teacher cannot be read.
     """
-    made = _stage(ws, number, stage)
+    made = stage_of(ws, number, stage)
     pool = replay(ws, find_round(ws, number), report).pool
     teacher = stage_model(ws, number, made.teacher)
     scores = probabilities(ws, number, teacher, pool.ids, report)
@@ -186,7 +193,7 @@ def sweep(
     Raises:
         WorkspaceError: the round has no pseudo-labels, or its teacher cannot be read.
     """
-    made, task = _stage(ws, number, stage), ws.ledger.task
+    made, task = stage_of(ws, number, stage), ws.ledger.task
     items = labeled(ws, "validation")
     teacher = stage_model(ws, number, made.teacher)
     scores = probabilities(ws, number, teacher, items.ids, report)
@@ -212,21 +219,36 @@ def sweep(
     return rows
 
 
+def calibration(
+    ws: Workspace, numbers: Sequence[int], *, report: Report = silent
+) -> list[Reliability]:
+    """How well the scores of the rounds' teachers fit their own slices' blind reads, by finding.
+
+    Dropped items too. Scores that a round did not put by are computed again.
+
+    Raises:
+        WorkspaceError: a round has no pseudo-labels, or its teacher cannot be read.
+    """
+    answers, parts = blind_answers(ws), []
+    for number in numbers:
+        made = stage_of(ws, number, None)
+        ids, labels, groups = slice_labels(ws, number, answers)
+        told = [i for i, row in enumerate(labels) if not np.isnan(row).all()]
+        if told:
+            teacher = stage_model(ws, number, made.teacher)
+            scores = probabilities(ws, number, teacher, [ids[i] for i in told], report)
+            parts.append((scores, labels[told], groups[told]))
+    width = len(ws.ledger.task.findings)
+    parts.append((np.empty((0, width)), np.empty((0, width)), np.empty(0, np.str_)))
+    scores, labels, groups = (np.concatenate(part) for part in zip(*parts, strict=True))
+    return [
+        reliability(finding, scores[:, c], labels[:, c], groups)
+        for c, finding in enumerate(ws.ledger.task.findings)
+    ]
+
+
 def _signs(ws: Workspace) -> tuple[Sign, ...]:
     return SIGNS[:1] if ws.ledger.task.exclusive else SIGNS
-
-
-def _stage(ws: Workspace, number: int, stage: str | None) -> PseudoLabelStage:
-    recipe = plan(json.loads(find_round(ws, number).config)["recipe"])
-    done = {s.name for s in ws.ledger.stages(number)}
-    found = [
-        s
-        for s in recipe.stages
-        if isinstance(s, PseudoLabelStage) and s.name in done and stage in (None, s.name)
-    ]
-    if not found:
-        raise WorkspaceError(f"Round {number} of {ws.root} made no pseudo-labels: choose another.")
-    return found[-1]
 
 
 def _border(

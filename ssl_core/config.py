@@ -174,6 +174,24 @@ class Promotion(Table):
     margin: Share = 0.01
 
 
+class Alarm(Table):
+    """`[alarm]`: when a finding's pseudo-labels are no longer trusted; see `ssl_core/alarm.py`.
+
+    With `pause` the rounds after an alarm keep no pseudo-labels of the finding, until the reads
+    speak for it again; findings in `ignore` are never paused. `false_alarm` is the chance, at the
+    most, that a finding whose claims hold is ever paused. Pseudo-labels may be wrong by
+    `tolerance` more than the teacher's confidence says, and the odds of the finding may be
+    `drift` times those of what was kept. A pause ends with `recovery_reads` good reads or more.
+    """
+
+    pause: bool = True
+    ignore: tuple[str, ...] = ()
+    false_alarm: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    tolerance: Share = 0.1
+    drift: Annotated[float, Field(gt=1)] = 2.0
+    recovery_reads: Count = 10
+
+
 class Config(Table):
     """Everything a round depends on besides the ledger's rows; `recipe` is checked by the recipe.
 
@@ -190,6 +208,7 @@ class Config(Table):
     map: Map = Map()
     compute: Compute = Compute()
     recipe: dict[str, Any] = Field(default_factory=lambda: {"name": "teacher_student"})
+    alarm: Alarm = Alarm()
     cost: Cost | None = None
     promotion: Promotion = Promotion()
     ledger: str = "sqlite"

@@ -14,6 +14,7 @@ from ssl_core.made import Made
 from ssl_core.made import finite as _finite
 from ssl_core.maps import keep_prediction
 from ssl_core.models import Classifier, save_model, with_new_head
+from ssl_core.pauses import withhold
 from ssl_core.predict import predict, predict_views
 from ssl_core.pretrain import pretrained
 from ssl_core.probabilities import probabilities, put_by
@@ -109,7 +110,10 @@ def _keep(turn: Turn, model: Classifier, stage: str) -> Model:
 
 
 def pseudo_label_stage(turn: Turn, stage: PseudoLabel) -> Made:
-    """Score the pool with the teacher and keep the most confident, balanced by the prior."""
+    """Score the pool with the teacher and keep the most confident, balanced by the prior.
+
+    Of a finding that an alarm paused nothing is kept; see `pauses`.
+    """
     teacher, pool = turn.models()[stage.teacher], turn.pool
     model = turn.workspace.load(teacher).to(turn.device.name)
     found = predict(
@@ -131,7 +135,7 @@ def pseudo_label_stage(turn: Turn, stage: PseudoLabel) -> Made:
         if turn.exclusive
         else pseudo_labels.keep_most_confident
     )
-    kept = keep(scores, prior, stage.keep_fraction)
+    kept, told = withhold(turn, keep(scores, prior, stage.keep_fraction), scores)
     values = pseudo_labels.soften(kept, scores) if stage.soft else kept
     rows = [
         PseudoLabelRow(pool.ids[i], turn.findings[c], float(values[i, c]), float(scores[i, c]))
@@ -142,6 +146,7 @@ def pseudo_label_stage(turn: Turn, stage: PseudoLabel) -> Made:
         "prior": prior.tolist(),
         "positives": np.nansum(kept, axis=0).tolist(),
         "kept": (~np.isnan(kept)).sum(axis=0).tolist(),
+        **told,
     }
     return {"detail": _finite(detail), "pseudo_labels": rows}
 

@@ -75,3 +75,33 @@ def selection_speed() -> None:
     from app.bench import selection_speed as bench
 
     show.console.print(bench.table(list(bench.run())))
+
+
+@cli.command()
+def alarm(
+    prevalences: Annotated[str, typer.Option(help="By commas.")] = "0.05,0.1,0.3",
+    reads: Annotated[str, typer.Option(help="Reads of the slice a round, by commas.")] = "8,15,30",
+    planted: Annotated[str, typer.Option(help="Planted errors, by commas.")] = "0,0.2,0.4,0.6",
+    rounds: Annotated[int, typer.Option(min=2, help="Rounds of a history.")] = 12,
+    times: Annotated[int, typer.Option(min=1, help="Histories a row.")] = 100,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+) -> None:
+    """How soon an alarm on pseudo-labels is raised, and how often without cause."""
+    from app.bench import alarm as bench
+
+    shares, errors = _shares(prevalences, "--prevalences"), _shares(planted, "--planted")
+    counts = numbers(reads, "--reads")
+    if not counts or min(counts) < 1:
+        raise ConfigError(f"--reads {reads!r}: give whole numbers of 1 or more.")
+    found = bench.run(shares, counts, errors, rounds=rounds, times=times, seed=seed)
+    show.console.print(bench.table(list(found), rounds))
+
+
+def _shares(text: str, option: str) -> list[float]:
+    try:
+        found = [float(word) for word in words(text)]
+    except ValueError:
+        found = []
+    if not found or not all(0 <= share <= 1 for share in found):
+        raise ConfigError(f"{option} {text!r}: give shares from 0 to 1, by commas.")
+    return found

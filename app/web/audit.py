@@ -1,23 +1,20 @@
-"""The Audit page: how right the pseudo-labels are, on blind reads of the random slice."""
+"""The Audit page: how right the pseudo-labels are, on blind reads."""
 
 from __future__ import annotations
 
-import math
 from html import escape
 
 import altair as alt
 import pandas as pd
 import streamlit as st
 
-from app.web import shell
+from app.web import alarms, audit_kept, audit_pool, shell
 from app.web.access import Person
 from app.web.blind import hidden
 from app.web.charts import COLOURS, INK
 from app.web.pictures import grid
 from ssl_core import audit
 from ssl_core.contradictions import Contradiction, contradictions
-from ssl_core.errors import ReadloopError
-from ssl_core.evidence import Estimate
 from ssl_core.promotion import find_in_use
 from ssl_core.workspace import Workspace
 
@@ -26,8 +23,7 @@ def page(ws: Workspace, person: Person) -> None:
     """Show the page."""
     shell.heading(
         "Audit",
-        "Pseudo-labels against blind reads of the random slice, which neither the model nor the "
-        "strategy chose.",
+        "Pseudo-labels against blind reads, each weighted by the chance that it had to be asked.",
     )
     rounds = _rounds(ws, shell.version(ws))
     if not rounds:
@@ -37,11 +33,18 @@ def page(ws: Workspace, person: Person) -> None:
             f"readloop round {ws.root}",
         )
         return
+    alarms.show(ws)
     number = st.selectbox("Round", rounds, index=len(rounds) - 1, key="a-round")
-    kept, edges, against = st.tabs(["Kept", "At the borders", "Readers against the model"])
+    names = ["Kept", "Over the rounds", "The pool", "At the borders", "Readers against the model"]
+    kept, over, pool, edges, against = st.tabs(names)
     with kept:
-        _kept(ws, number)
+        audit_kept.show(ws, number)
         _sweep(ws, number)
+    with over:
+        alarms.trends(ws)
+        audit_kept.calibration(ws, rounds)
+    with pool:
+        audit_pool.show(ws)
     with edges:
         _borders(ws, number, hidden(ws, person))
     with against:
@@ -55,102 +58,6 @@ def _rounds(_ws: Workspace, version: tuple[str, int]) -> list[int]:
 
 def _has(ws: Workspace, number: int) -> bool:
     return any(stage.kind == "pseudo-label" for stage in ws.ledger.stages(number))
-
-
-# What was kept ------------------------------------------------------------------------------------
-
-
-@st.cache_data(show_spinner="Judging the pseudo-labels…", max_entries=16)
-def _kept_rows(_ws: Workspace, number: int, version: tuple[str, int]) -> pd.DataFrame:
-    rows = audit.kept(_ws, number)
-    so_far = audit.precision_so_far(_ws)
-    return pd.DataFrame(
-        [
-            {
-                "finding": row.finding,
-                "sign": row.sign,
-                "kept": row.kept,
-                "of the pool": row.kept / row.pool if row.pool else None,
-                "share": row.share,
-                "prior": row.prior,
-                "precision": row.precision.value,
-                "low": row.precision.low,
-                "high": row.precision.high,
-                "reads": row.precision.n,
-                "all rounds": _estimate(so_far[row.finding, row.sign]),
-            }
-            for row in rows
-        ]
-    )
-
-
-def _kept(ws: Workspace, number: int) -> None:
-    rows = _kept_rows(ws, number, shell.version(ws))
-    judged = rows.dropna(subset=["precision"])
-    if judged.empty:
-        st.info(
-            "No blind read of this round's random slice judges a pseudo-label yet: precision "
-            "appears when the slice has been read.",
-            icon=":material/hourglass_empty:",
-        )
-    else:
-        st.altair_chart(_precision(judged), width="stretch")
-    shown = pd.DataFrame(
-        {
-            "finding": rows["finding"],
-            "sign": rows["sign"],
-            "kept": rows["kept"],
-            "of the pool": rows["of the pool"].map(_percent),
-            "share of the kept": rows["share"].map(_percent),
-            "expected": rows["prior"].map(_percent),
-            "precision [95 %]": [
-                f"{_percent(p)} [{_percent(a)}, {_percent(b)}]" if n else "–"
-                for p, a, b, n in zip(
-                    rows["precision"], rows["low"], rows["high"], rows["reads"], strict=True
-                )
-            ],
-            "reads": rows["reads"],
-            "precision, all rounds": rows["all rounds"],
-        }
-    )
-    st.dataframe(shown, hide_index=True, width="stretch")
-
-
-def _estimate(found: Estimate) -> str:
-    if not found.n:
-        return "–"
-    return f"{_percent(found.value)} [{_percent(found.low)}, {_percent(found.high)}] of {found.n}"
-
-
-def _percent(value: float | None) -> str:
-    return "–" if value is None or math.isnan(value) else f"{value:.0%}"
-
-
-def _precision(rows: pd.DataFrame) -> alt.LayerChart:
-    colour = alt.Color(
-        "sign:N",
-        title=None,
-        scale=alt.Scale(
-            domain=["present", "absent"], range=[COLOURS["supervised"], COLOURS["student"]]
-        ),
-        legend=alt.Legend(orient="top"),
-    )
-    base = alt.Chart(rows).encode(
-        y=alt.Y("finding:N", title=None, sort=None), yOffset="sign:N", color=colour
-    )
-    scale = alt.Scale(domain=[0, 1])
-    bars = base.mark_rule(strokeWidth=2).encode(
-        x=alt.X(
-            "low:Q",
-            title="Precision on the random slice, 95 %",
-            scale=scale,
-            axis=alt.Axis(format="%"),
-        ),
-        x2="high:Q",
-    )
-    tips = ["finding", "sign", "kept", "reads", alt.Tooltip("precision:Q", format=".1%")]
-    dots = base.mark_point(filled=True, size=70, opacity=1).encode(x="precision:Q", tooltip=tips)
-    return (bars + dots).configure_axis(gridColor=INK, gridOpacity=0.18)
 
 
 # The sweep over the keep fraction -----------------------------------------------------------------
@@ -243,7 +150,8 @@ def _contradicted(
 def _contradictions(ws: Workspace, out: frozenset[str]) -> None:
     newest = find_in_use(ws)
     if newest is None:
-        raise ReadloopError("No round has a student yet: run a round that trains.")
+        st.info("No round has a student yet: run a round that trains.")
+        return
     st.caption(
         "Readers and a confident model say the opposite. Of train and validation: the vault is not "
         "looked at."
