@@ -1,11 +1,10 @@
-"""The ledger's reads as a sample of the whole train pool: prevalence, class prior, item weights.
+"""The ledger's reads as a sample of the whole train pool: prevalence and item weights.
 
 What `weighted` needs of a workspace: the rounds' draws, who was read, and of which patient.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Collection, Iterable, Sequence
 
 import numpy as np
@@ -16,7 +15,6 @@ from ssl_core.ledger import Ledger
 from ssl_core.records import Label, Selection
 from ssl_core.truth import label_matrix
 from ssl_core.weighted import Draw, Share, draw_of, pool_share, weigh
-from ssl_core.workspace import Part
 
 Floats = npt.NDArray[np.float64]
 
@@ -61,30 +59,6 @@ def prevalence(ledger: Ledger) -> dict[str, Estimate]:
     """How common each finding is in the train pool, with its 95 % interval; see `pool_shares`."""
     found = pool_shares(ledger)
     return {f: s.estimate for f, s in zip(ledger.task.findings, found, strict=True)}
-
-
-def class_prior(ledger: Ledger, before_round: int, validation: Part, *, exclusive: bool) -> Floats:
-    """The share of positives to expect of each finding, `(C,)` (design, rule 3).
-
-    The weighted share of the train pool and that of validation, which was drawn at random by
-    patient, each with the random reads that it is worth; half a count a class is added as in
-    `pseudo_labels.class_prior`. NaN where neither says anything. Beside the plain share of all
-    random labels it has no bias from what selection took out of later pools, and in simulation a
-    smaller error (`tests/ssl_core/test_pool_reads.py`).
-    """
-    shares = pool_shares(ledger, before_round)
-    return prior_of(shares, validation.labels, exclusive=exclusive)
-
-
-def prior_of(shares: Sequence[Share], random_labels: Floats, *, exclusive: bool) -> Floats:
-    """Shares of a pool, C of them, and labels `(M, C)` of a random sample, as one prior `(C,)`."""
-    worth = np.array([s.trials for s in shares])
-    share = np.array([s.estimate.value if s.trials else 0.0 for s in shares])
-    known = ~np.isnan(random_labels)
-    count = worth + known.sum(axis=0)
-    positives = worth * share + np.where(known, random_labels, 0.0).sum(axis=0)
-    prior = (positives + 0.5) / (count + (len(shares) / 2 if exclusive else 1.0))
-    return np.where(count > 0, prior, math.nan)
 
 
 def weigher(ledger: Ledger) -> Callable[[Collection[str]], dict[str, float]]:

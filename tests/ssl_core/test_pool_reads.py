@@ -1,4 +1,4 @@
-"""The ledger's reads as a sample of the pool: draws, prevalence, the class prior, weights."""
+"""The ledger's reads as a sample of the pool: draws, prevalence, weights."""
 
 from __future__ import annotations
 
@@ -7,13 +7,11 @@ import math
 import numpy as np
 import pytest
 
-from ssl_core.evidence import Estimate
-from ssl_core.pool_reads import class_prior, draws_of, pool_shares, prevalence, prior_of, weigher
+from ssl_core.pool_reads import draws_of, prevalence, weigher
 from ssl_core.pseudo_labels import class_prior as plain_prior
 from ssl_core.records import Label, Selection
 from ssl_core.rounds import run_round
-from ssl_core.turn import replay
-from ssl_core.weighted import Draw, Share, pool_share
+from ssl_core.weighted import Draw, pool_share
 from tests import toy
 from tests.rounds_by_hand import ids
 from tests.ssl_core.test_weighted import replayed
@@ -33,23 +31,7 @@ def test_draws_are_those_of_a_round_and_later():
     assert draws_of(selected, since=2) == [Draw(("b",), ("c",), ("c",))]
 
 
-def test_the_prior_by_hand():
-    """20 reads' worth of .2 and 4 of 10 in validation, half a count a side: 8.5 / 31."""
-    share = Share(Estimate(0.2, 0.1, 0.3, 20), 20.0)
-    labels = np.array([[1.0]] * 4 + [[0.0]] * 6 + [[math.nan]])
-    assert prior_of([share], labels, exclusive=False) == pytest.approx([8.5 / 31])
-    nothing = Share(Estimate(math.nan, math.nan, math.nan, 0), 0.0)
-    assert prior_of([nothing], labels, exclusive=False) == pytest.approx([4.5 / 11])
-    assert np.isnan(prior_of([nothing], np.empty((0, 1)), exclusive=False)).all()
-
-
-def test_the_priors_of_exclusive_classes_sum_to_one():
-    shares = [Share(Estimate(p, 0.0, 1.0, 9), 12.0) for p in (0.5, 0.3, 0.2)]
-    found = prior_of(shares, np.eye(3), exclusive=True)
-    assert found.sum() == pytest.approx(1)
-
-
-def test_the_weighted_prior_errs_less_than_the_random_labels_alone():
+def test_weighted_prevalence_errs_less_than_that_of_the_random_labels_alone():
     """Six rounds that ask for the positive: later slices hold too few of them."""
     rng, pool, found = np.random.default_rng(11), 500, []
     for _ in range(200):
@@ -57,9 +39,8 @@ def test_the_weighted_prior_errs_less_than_the_random_labels_alone():
         draws, read = replayed(rng, y, 2.0 * y + rng.normal(size=pool), 6, 30, 8)
         values = {i: y[int(i)] for i in read}
         share = pool_share(values, [str(i) for i in range(pool)], draws)
-        weighted = prior_of([share], np.empty((0, 1)), exclusive=False)[0]
         control = np.array([[y[int(i)]] for d in draws for i in d.slice])
-        found.append((weighted - y.mean(), plain_prior(control)[0] - y.mean()))
+        found.append((share.estimate.value - y.mean(), plain_prior(control)[0] - y.mean()))
     weighted, plain = np.array(found).T
     assert abs(weighted.mean()) < 0.006
     assert plain.mean() < -0.02
@@ -72,17 +53,13 @@ def test_of_a_real_workspace(tmp_path):
     )
     assert math.isnan(prevalence(ws.ledger)["Spot"].value)  # nobody was asked
     run_round(ws, room)
-    number = run_round(ws, room)
+    run_round(ws, room)
     train = ids(ws, "train")
     truth = {a.item_id: a.value for a in ws.ledger.answers(train)}
     told = prevalence(ws.ledger)["Spot"]
     read = {label.item_id for label in ws.ledger.labels(splits=["train"])}
     assert told.n == len(read) == 12
     assert told.low < np.mean(list(truth.values())) < told.high
-    turn = replay(ws, ws.ledger.rounds()[-1], lambda progress: None)
-    found = class_prior(ws.ledger, number, turn.validation, exclusive=False)
-    shares = pool_shares(ws.ledger, number)
-    np.testing.assert_array_equal(found, prior_of(shares, turn.validation.labels, exclusive=False))
     weights = weigher(ws.ledger)([*read, *ids(ws, "validation")])
     assert sum(weights[i] for i in read) == pytest.approx(len(train))
     assert all(weights[i] == 1 for i in ids(ws, "validation"))
