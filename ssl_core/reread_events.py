@@ -12,7 +12,7 @@ from dataclasses import replace
 from sqlalchemy import Connection, select
 
 from ssl_core import schema
-from ssl_core.records import Assignment, Reread
+from ssl_core.records import Assignment, ReaderRole, Reread
 
 
 def held(connection: Connection) -> list[Reread]:
@@ -47,5 +47,5 @@ def raised(assignments: Iterable[Assignment], rereads: Iterable[Reread]) -> list
 
 
 def _assignment(one: Reread, adjudicator: str) -> Assignment:
-    role = "adjudicator" if one.reader == adjudicator else "reader"
+    role: ReaderRole = "adjudicator" if one.reader == adjudicator else "reader"
     return Assignment(one.item_id, one.reader, one.round, one.priority, role=role)

@@ -85,12 +85,11 @@ def answered(ws: Workspace, rereads: Sequence[Reread]) -> list[Answered]:
             events[read.item_id].append((position, read))
     done = []
     for one in rereads:
-        read = _again(one, events[one.item_id], newest)
-        if read is not None:
-            value = said.get((one.item_id, one.finding, read.reader), math.nan)
-            unsure = read.outcome == "unusable" or math.isnan(value)
+        if (again := _again(one, events[one.item_id], newest)) is not None:
+            value = said.get((one.item_id, one.finding, again.reader), math.nan)
+            unsure = again.outcome == "unusable" or math.isnan(value)
             changed = math.nan if unsure else float(value != one.value)
-            done.append(Answered(one.kind, groups[one.item_id], changed, read.seconds))
+            done.append(Answered(one.kind, groups[one.item_id], changed, again.seconds))
     return done
 
 
