@@ -1,4 +1,4 @@
-"""How long a read takes: by reader, practice, place in a sitting, hint, and how the case was chosen.
+"""How long a read takes: by reader, practice, sitting, hint, and how the case was chosen.
 
 The logarithm of a read's seconds, cut at the idle cut, is modelled as a sum of effects and of the
 reader's own level: a linear mixed model (Laird and Ware 1982). Readers are shrunk to their common
@@ -129,7 +129,8 @@ def expected(model: PaceModel, case: Case) -> Floats:
     """Draws `(B,)` of the expected seconds of such a read."""
     middle = _middle(model, [case], _strangers(model, [case]))[:, 0]
     grid = np.quantile(model.residuals, (np.arange(RESIDUALS) + 0.5) / RESIDUALS)
-    return _seconds(middle[:, None] + grid, model.idle_cut).mean(axis=1)
+    draws: Floats = _seconds(middle[:, None] + grid, model.idle_cut).mean(axis=1)
+    return draws
 
 
 def minutes_of(model: PaceModel, queue: Sequence[Case]) -> Estimate:
@@ -236,7 +237,8 @@ def _middle(model: PaceModel, cases: Sequence[Case], strangers: Mapping[str, Flo
 
 
 def _seconds(logs: Floats, idle_cut: float) -> Floats:
-    return np.minimum(np.exp(np.minimum(logs, 20.0)), idle_cut)
+    cut: Floats = np.minimum(np.exp(np.minimum(logs, 20.0)), idle_cut)
+    return cut
 
 
 def _estimate(draws: Floats, n: int) -> Estimate:
