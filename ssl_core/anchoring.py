@@ -157,7 +157,8 @@ def _counts(hinted: npt.NDArray[np.bool_], strata: Ints) -> tuple[Floats, Floats
     """Hinted and blind reads of each stratum."""
     size = int(strata.max()) + 1
     n1 = np.bincount(strata, weights=hinted, minlength=size)
-    return n1, np.bincount(strata, minlength=size) - n1
+    n = np.bincount(strata, minlength=size).astype(np.float64)
+    return n1.astype(np.float64), n - n1
 
 
 def _weights(hinted: npt.NDArray[np.bool_], strata: Ints) -> Floats:
@@ -182,7 +183,7 @@ def _residuals(values: Floats, hinted: npt.NDArray[np.bool_], strata: Ints) -> F
 
 
 def _sums(values: Floats, groups: Ints) -> Floats:
-    return np.bincount(groups, weights=values)
+    return np.bincount(groups, weights=values).astype(np.float64)
 
 
 def _arm(

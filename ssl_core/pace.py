@@ -214,9 +214,9 @@ def _posterior(design: Floats, y: Floats, effects: int) -> tuple[Floats, Floats,
     scale = np.sqrt(freedom / rng.chisquare(freedom, size=DRAWS))  # the variance is estimated too
     away_ = np.einsum("bij,bj->bi", np.array(roots)[which], noise) * scale[:, None]
     draws = np.array(means)[which] + away_
-    left = y - design @ (chance @ np.array(means))
+    left: Floats = y - design @ (chance @ np.array(means))
     # Least squares leave too little over: as many degrees of freedom as were fitted are gone.
-    return draws, SPREADS[which], (left - left.mean()) * math.sqrt(n / freedom)
+    return draws, SPREADS[which], np.asarray((left - left.mean()) * math.sqrt(n / freedom))
 
 
 def _strangers(model: PaceModel, cases: Sequence[Case]) -> dict[str, Floats]:
