@@ -212,8 +212,8 @@ def _posterior(design: Floats, y: Floats, effects: int) -> tuple[Floats, Floats,
     which = rng.choice(len(SPREADS), size=DRAWS, p=chance)
     noise = rng.standard_normal((DRAWS, width))
     scale = np.sqrt(freedom / rng.chisquare(freedom, size=DRAWS))  # the variance is estimated too
-    away_ = np.einsum("bij,bj->bi", np.array(roots)[which], noise) * scale[:, None]
-    draws = np.array(means)[which] + away_
+    away_: Floats = np.einsum("bij,bj->bi", np.array(roots)[which], noise) * scale[:, None]
+    draws: Floats = np.array(means)[which] + away_
     left: Floats = y - design @ (chance @ np.array(means))
     # Least squares leave too little over: as many degrees of freedom as were fitted are gone.
     return draws, SPREADS[which], np.asarray((left - left.mean()) * math.sqrt(n / freedom))

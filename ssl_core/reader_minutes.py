@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -59,7 +60,7 @@ class PerMinute:
 def steps(line: Line) -> list[Step]:
     """From each round to the next one, and last from the first to the newest; hours are known."""
     points = [p for p in line.points if p.hours is not None]
-    pairs = list(zip(points, points[1:], strict=False))
+    pairs = list(pairwise(points))
     if len(points) > 2:
         pairs.append((points[0], points[-1]))
     found = []
