@@ -216,7 +216,11 @@ def _posterior(design: Floats, y: Floats, effects: int) -> tuple[Floats, Floats,
     draws: Floats = np.array(means)[which] + away_
     left: Floats = y - design @ (chance @ np.array(means))
     # Least squares leave too little over: as many degrees of freedom as were fitted are gone.
-    return draws, SPREADS[which], np.asarray((left - left.mean()) * math.sqrt(n / freedom))
+    return (
+        draws,
+        np.asarray(SPREADS[which], dtype=np.float64),
+        np.asarray((left - left.mean()) * math.sqrt(n / freedom)),
+    )
 
 
 def _strangers(model: PaceModel, cases: Sequence[Case]) -> dict[str, Floats]:

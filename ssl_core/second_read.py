@@ -1,21 +1,20 @@
 """A second read or a new case: which buys more, by how far readers agree.
 
-Readers who err on a share ρ of a balanced finding have a kappa of (1 - 2ρ)², and n labels of
-theirs teach a model about as much as n (1 - 2ρ)² without error: I = S² / n, where S is the sum of
-1 - 2 (chance of error) over the labels. (That noise costs this factor, and that a label more is to
-be weighed against a vote more: Sheng, Provost and Ipeirotis 2008; Lin, Mausam and Weld 2014.)
+Readers who err on a share ρ of a balanced finding have a kappa of (1 - 2ρ)² (Sheng, Provost and
+Ipeirotis 2008 and Lin, Mausam and Weld 2014 weigh a vote more against a label more). Let R² be the
+share of the true label's variance that a linear model can explain. Least squares then learns its
+direction from n noisy labels as well as from n F without noise, F = kappa (1 - R²) / (1 - kappa
+R²): the slope shrinks by 1 - 2ρ, and what it cannot explain grows. For R² = 0, F is kappa.
 
-Under this tool's truth all labels weigh the same and an even vote is unknown. A second read then
-agrees with chance 1 - d, d = (1 - kappa) / 2, and an item on which it does not is left out: S stays
-as it is and n falls by d, so I rises by d (1 - 2ρ)². A new case raises it by (1 - 2ρ)². So a second
-read of an item drawn at random is worth d new cases. With an adjudicator, who reads on a share d of
-the items more and errs like the others, it is 2d reads' worth for 1 + d reads.
+Reading every label a second time, two answers agree with chance 1 - d, d = (1 - kappa) / 2. Where
+an even vote is unknown the agreed labels are left, whose kappa is kappa / (1 - d)²; with an
+adjudicator who errs like the others all are left, right but for ρ²(3 - 2ρ), at 1 + d reads each.
+So the n F grow by a share that is the worth of a second read in new cases, if both take as long.
+R² comes from the model's AUROC: of two normal classes, μ²/(1 + μ²) with AUROC = Φ(√2 μ).
 
-d is below one half whatever the readers do: while cases are left that cost as much to read, a new
-one buys more. A second read pays where a new case costs more than 1/d of its time, or none is left;
-and it is what agreement is measured by. `tests/ssl_core/test_second_read.py` holds the rule against
-logistic regression. For contradictions of a model no such rule is given: one of this kind was tried
-and right in 14 of 32 settings, since items that a model denies are not like others.
+Held against logistic regression (`tests/ssl_core/test_second_read.py`). For contradictions of a
+model no such rule is given: one was tried and right in 14 of 32 settings, since items that a model
+denies are not like others.
 """
 
 from __future__ import annotations
@@ -28,9 +27,10 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import ndtri
 
 from ssl_core.agreement import kappa
-from ssl_core.evidence import Estimate
+from ssl_core.evidence import Estimate, Z
 from ssl_core.records import HeldRead, Label
 
 Floats = npt.NDArray[np.float64]
@@ -62,13 +62,31 @@ class SecondRead:
     sentence: str
 
 
-def worth_of_second(agreed: Floats, *, adjudicated: bool) -> Floats:
-    """New cases that a second read of a random item buys as much as, by kappa in [0, 1]."""
-    d = (1 - np.clip(agreed, 0.0, 1.0)) / 2
-    return np.asarray(2 * d / (1 + d) if adjudicated else d)
+def worth_of_second(
+    agreed: npt.ArrayLike, explained: npt.ArrayLike, *, adjudicated: bool
+) -> Floats:
+    """New cases that a second read buys as much as: by kappa and R², both in [0, 1)."""
+    reliable = np.clip(np.asarray(agreed, dtype=np.float64), 1e-3, 1.0)
+    r2, d = np.asarray(explained, dtype=np.float64), (1 - reliable) / 2
+    once = _factor(reliable, r2)
+    if adjudicated:
+        wrong = noise_of(reliable)
+        settled = (1 - 2 * wrong**2 * (3 - 2 * wrong)) ** 2
+        return np.asarray((_factor(settled, r2) / once - 1) / (1 + d))
+    return np.asarray((1 - d) * _factor(reliable / (1 - d) ** 2, r2) / once - 1)
 
 
-def noise_of(agreed: Floats) -> Floats:
+def explained_by(auroc: npt.ArrayLike) -> Floats:
+    """R² of two normal classes that a score parts with this AUROC; 0 for one of a half or less."""
+    apart = np.maximum(ndtri(np.clip(auroc, 0.5, 1 - 1e-6)), 0.0) / math.sqrt(2)
+    return np.asarray(apart**2 / (1 + apart**2))
+
+
+def _factor(reliable: Floats, r2: Floats) -> Floats:
+    return np.asarray(reliable * (1 - r2) / (1 - reliable * r2))
+
+
+def noise_of(agreed: npt.ArrayLike) -> Floats:
     """The share ρ of a balanced finding on which readers of this kappa err."""
     return np.asarray((1 - np.sqrt(np.clip(agreed, 0.0, 1.0))) / 2)
 
@@ -79,6 +97,7 @@ def second_read(
     groups: Mapping[str, str],
     *,
     adjudicated: bool,
+    auroc: Estimate | None = None,
     new_takes: float = 1.0,
     left: int = 1,
 ) -> SecondRead:
@@ -89,6 +108,7 @@ def second_read(
         reads: those that may count: blind ones, and no re-reads, which are not a fair sample.
         groups: each item's patient.
         adjudicated: whether somebody decides an even vote.
+        auroc: of the model, with its interval; None: worth is then a lower bound (R² = 0).
         new_takes: how many times as long a new case takes as a second read.
         left: how many cases nobody was asked about yet.
     """
@@ -103,8 +123,9 @@ def second_read(
         )
         return SecondRead("too few", nothing, nothing, nothing, math.nan, 0, doubles, said)
     agreed = np.mean(draws, axis=0)
-    worth = np.mean([worth_of_second(one, adjudicated=adjudicated) for one in draws], axis=0)
-    worth = worth * new_takes
+    r2 = _explained(auroc)
+    each = [worth_of_second(one, r2, adjudicated=adjudicated) for one in draws]
+    worth = np.mean(each, axis=0) * new_takes
     chance = float((worth > 1).mean())
     value = _estimate(worth, doubles)
     advice = _advice(chance, left)
@@ -167,6 +188,13 @@ def _draws(patients: list[Floats]) -> Floats:
     kinds, counts = np.unique(cells, axis=0, return_counts=True)
     weights = rng.standard_gamma(counts, size=(DRAWS, len(kinds)))
     return np.nan_to_num(kappa(weights @ kinds + rng.standard_gamma(PRIOR, size=(DRAWS, 4))))
+
+
+def _explained(auroc: Estimate | None) -> Floats:
+    if auroc is None or math.isnan(auroc.value):
+        return np.zeros(DRAWS)
+    error = 0.0 if math.isnan(auroc.high) else (auroc.high - auroc.low) / (2 * Z)
+    return explained_by(auroc.value + error * np.random.default_rng(SEED).standard_normal(DRAWS))
 
 
 def _estimate(draws: Floats, n: int) -> Estimate:
