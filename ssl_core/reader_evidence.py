@@ -1,4 +1,4 @@
-"""What a workspace says of its readers: pace model, anchoring, second reads, re-reads, AUROC an hour.
+"""What a workspace says of its readers: pace, anchoring, second reads, re-reads, AUROC an hour.
 
 Everything is computed from the ledger (and, for anchoring, from the models that gave hints).
 """

@@ -117,6 +117,28 @@ def ask_rereads(
     return Asked(pairs, len(fresh) - len(able), kept - pairs, len(able) - kept, model.id)
 
 
+def reread_sentences(asked: Asked) -> list[str]:
+    """What was asked, and what was left out and why."""
+    told = [
+        f"Asked again: {asked.pairs:,} contradictions and as many controls, in random order."
+        if asked.pairs
+        else "No contradiction is asked again."
+    ]
+    if asked.limited:
+        told.append(f"{asked.limited:,} more are beyond the limit.")
+    if asked.nobody:
+        told.append(
+            f"{asked.nobody:,} are left out: every reader has seen them, they show a hint, they "
+            "wait or are adjudicated, or their labels were imported."
+        )
+    if asked.uncontrolled:
+        told.append(
+            f"{asked.uncontrolled:,} are left out: no case with the same answer is left as a "
+            "control."
+        )
+    return told
+
+
 def draw(
     doubted: Sequence[Held],
     pool: Sequence[Held],
