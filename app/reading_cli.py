@@ -1,4 +1,4 @@
-"""`readloop label-studio`, `queue`, `sync`, `reread` and `readers`: the reading room on the command line."""
+"""`readloop label-studio`, `queue`, `sync`, `reread`, `readers`: the reading room's commands."""
 
 from __future__ import annotations
 

@@ -16,11 +16,11 @@ from ssl_core.workspace import Workspace
 WIDE = alt.Axis(labelLimit=360)
 
 
-def time(ws: Workspace) -> None:
+def time(ws: Workspace, _desk: object) -> None:
     """What a read takes, what it depends on, what waits, and what an hour of reading brought."""
     found = _evidence(ws, shell.version(ws))
     pace = found["pace"]
-    st.markdown(shell.plain(pace["sentence"]))
+    st.markdown(shell.said(pace["sentence"]))
     if pace["readers"]:
         rows = [
             {
@@ -42,17 +42,17 @@ def time(ws: Workspace) -> None:
             "Readers are drawn towards their common mean by as much as their reads leave open. "
             "Seconds are of a blind read of a case drawn at random."
         )
-    st.markdown(shell.plain(found["steps_sentence"]))
-    st.markdown(shell.plain(found["per_minute_sentence"]))
+    st.markdown(shell.said(found["steps_sentence"]))
+    st.markdown(shell.said(found["per_minute_sentence"]))
 
 
-def hints(ws: Workspace) -> None:
+def hints(ws: Workspace, _desk: object) -> None:
     """Whether readers follow the model where they see its opinion."""
     found = _evidence(ws, shell.version(ws))
     if not found["anchoring"]:
-        st.markdown(shell.plain(found["anchoring_sentence"]))
+        st.markdown(shell.said(found["anchoring_sentence"]))
     for one in found["anchoring"]:
-        st.markdown(shell.plain(one["sentence"]))
+        st.markdown(shell.said(one["sentence"]))
     known = [one for one in found["anchoring"] if one["shift"]["value"] is not None]
     if known:
         rows = [(one["reader"] or "all readers", one["shift"]) for one in known]
@@ -64,11 +64,11 @@ def hints(ws: Workspace) -> None:
     )
 
 
-def second_reads(ws: Workspace) -> None:
+def second_reads(ws: Workspace, _desk: object) -> None:
     """Whether a second read pays, and what re-reading contradictions found."""
     found = _evidence(ws, shell.version(ws))
-    st.markdown(shell.plain(found["second_read"]["sentence"]))
-    st.markdown(shell.plain(found["rereads"]["sentence"]))
+    st.markdown(shell.said(found["second_read"]["sentence"]))
+    st.markdown(shell.said(found["rereads"]["sentence"]))
     result = found["rereads"]
     parts = [("contradictions", result["contradiction"]), ("control", result["control"])]
     if not result["contradiction"]["asked"]:

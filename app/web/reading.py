@@ -75,9 +75,9 @@ def page(ws: Workspace, person: Person) -> None:
         "Queue": _queue,
         "Agreement": _agreement,
         "Adjudication": _adjudication,
-        "Time": lambda ws, _: reader_evidence.time(ws),
-        "Hints": lambda ws, _: reader_evidence.hints(ws),
-        "Second reads": lambda ws, _: reader_evidence.second_reads(ws),
+        "Time": reader_evidence.time,
+        "Hints": reader_evidence.hints,
+        "Second reads": reader_evidence.second_reads,
     }
     for tab, show in zip(
         st.tabs(list(tabs), key="r-tabs", on_change="rerun"), tabs.values(), strict=True
