@@ -29,7 +29,7 @@ def test_one_stratum_is_a_difference_of_two_shares():
     agrees = np.array([1.0] * 18 + [0.0] * 2 + [1.0] * 12 + [0.0] * 8)
     hinted = np.arange(40) < 20
     shown, hidden, moved = shift(agrees, hinted, np.zeros(40, int), np.arange(40))
-    assert (shown.value, hidden.value) == (0.9, 0.6)
+    assert (shown.value, hidden.value) == pytest.approx((0.9, 0.6))
     assert (shown.low, shown.high) == pytest.approx(wilson(0.9, 20), abs=0.02)
     assert (hidden.low, hidden.high) == pytest.approx(wilson(0.6, 20), abs=0.02)
     assert moved.value == pytest.approx(0.3)

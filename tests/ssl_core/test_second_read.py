@@ -65,7 +65,8 @@ def test_the_advice_follows_kappa_time_and_what_is_left():
     assert found.worth.low < worth_of_second(0.64, 0.5, adjudicated=False) < found.worth.high
     longer = second_read(labels, reads, groups, adjudicated=False, auroc=auroc, new_takes=4.0)
     assert (longer.advice, longer.chance) == ("second read", 1.0)
-    near = second_read(labels, reads, groups, adjudicated=False, auroc=auroc, new_takes=1.7)
+    turn = 1 / found.worth.value
+    near = second_read(labels, reads, groups, adjudicated=False, auroc=auroc, new_takes=turn)
     assert near.advice == "undecided"
     none = second_read(labels, reads, groups, adjudicated=False, auroc=auroc, left=0)
     assert none.advice == "second read"
