@@ -101,7 +101,7 @@ def _intervals(rows: list[tuple[str, dict[str, Any]]], title: str, neutral: floa
     base = alt.Chart(table).encode(y=alt.Y("name:N", title=None, sort=None, axis=WIDE))
     colour, scale = COLOURS["student"], alt.Scale(zero=False)
     bars = base.mark_rule(strokeWidth=2, color=colour).encode(
-        x=alt.X("low:Q", title=title, scale=scale), x2="high:Q"
+        x=alt.X("low:Q", title=title, scale=scale, axis=alt.Axis(tickCount=8)), x2="high:Q"
     )
     points = base.mark_point(filled=True, size=70, opacity=1, color=colour).encode(
         x="value:Q",
@@ -111,7 +111,7 @@ def _intervals(rows: list[tuple[str, dict[str, Any]]], title: str, neutral: floa
     if neutral is not None:
         line = alt.Chart(pd.DataFrame({"x": [neutral]}))
         chart = line.mark_rule(color=INK, strokeDash=[4, 4]).encode(x="x:Q") + chart
-    st.altair_chart(chart, width="stretch")
+    st.altair_chart(chart.properties(height=alt.Step(32)), width="stretch")
 
 
 @st.cache_data(show_spinner="Looking at what readers did…", max_entries=4)
