@@ -293,7 +293,7 @@ def test_a_contradiction_is_read_again_by_another_reader_beside_a_control(
     """Through the server: the case is closed for ben as a reserve, and opened to be re-read."""
     people = {**TWO, "overlap_share": 0.0, "evaluation_overlap_share": 0.0, "adjudicator": ""}
     root = toy.make(tmp_path / "W", TASK, reading=people)
-    assert run(["reread", str(root)]) == 1
+    assert run(["reread", str(root)]) == 2
     assert "has no model yet" in capsys.readouterr().err
     ws = open_workspace(root)
     train = hand.ids(ws, "train")[:6]
