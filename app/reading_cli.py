@@ -1,4 +1,4 @@
-"""`readloop label-studio`, `queue`, `sync` and `readers`: the reading room on the command line."""
+"""`readloop label-studio`, `queue`, `sync`, `reread`, `readers`: the reading room's commands."""
 
 from __future__ import annotations
 
@@ -12,12 +12,23 @@ from rich.markup import escape
 from app import show
 from app.arguments import WorkspacePath
 from app.reading_room import label_studio_room
-from app.reading_tables import agreement_table, pace_table, readers_of
+from app.reading_tables import (
+    agreement_table,
+    effects_table,
+    evidence_of,
+    evidence_sentences,
+    pace_table,
+    readers_of,
+)
+from app.rooms import is_archive
 from connectors.label_studio import server
 from connectors.label_studio.room import LabelStudioRoom
 from ssl_core import reading
-from ssl_core.errors import ReadingRoomError
+from ssl_core.errors import ReadingRoomError, WorkspaceError
+from ssl_core.reader_evidence import pace_told
 from ssl_core.records import Rejection
+from ssl_core.reread_result import reread_result
+from ssl_core.rereads import ask_rereads, reread_sentences
 from ssl_core.workspace import Workspace, open_workspace
 
 RETRY_SECONDS = 60.0  # the longest wait of `sync --watch` for a server that is away
@@ -141,11 +152,11 @@ def readers(
     workspace: WorkspacePath,
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
-    """How fast each reader reads, and how well readers agree."""
+    """How fast readers read, how well they agree, and what else their reads say."""
     ws = open_workspace(workspace)
-    found = readers_of(ws)
+    found, evidence = readers_of(ws), evidence_of(ws)
     if as_json:
-        print(json.dumps(found, indent=1))
+        print(json.dumps({**found, "evidence": evidence}, indent=1))
         return
     show.console.print(pace_table(found))
     if found["agreement"]:
@@ -153,10 +164,38 @@ def readers(
     else:
         print("No two readers have read the same item of train or validation yet.")
     print(found["truth"])
+    if evidence["pace"]["effects"]:
+        show.console.print(effects_table(evidence))
+    for sentence in evidence_sentences(evidence):
+        show.console.print(escape(sentence), soft_wrap=True)
+
+
+def reread(
+    workspace: WorkspacePath,
+    limit: Annotated[int, typer.Option(min=1, help="Contradictions, each with a control.")] = 20,
+    least: Annotated[
+        float, typer.Option(min=0.5, max=1.0, help="How sure the model is of the opposite.")
+    ] = 0.8,
+) -> None:
+    """Ask other readers again, blind, where readers contradict a confident model."""
+    ws = open_workspace(workspace)
+    if is_archive(ws):
+        raise WorkspaceError(
+            f"In {ws.root} a simulated reader answers, who would say the same again: nothing is "
+            "to be re-read."
+        )
+    with show.progress_bars() as report:
+        asked = ask_rereads(ws, limit=limit, least=least, report=report)
+    for sentence in reread_sentences(asked):
+        print(sentence)
+    show.console.print(escape(reread_result(ws).sentence), soft_wrap=True)
+    if asked.pairs:
+        print(pace_told(ws).sentence)
+        print(f"Next: readloop queue {workspace}")
 
 
 def add_to(cli: typer.Typer) -> None:
     """Give the commands to the `readloop` command."""
     cli.add_typer(label_studio, name="label-studio")
-    for command in (queue, sync, readers):
+    for command in (queue, sync, reread, readers):
         cli.command()(command)

@@ -12,19 +12,29 @@ from rich.table import Table
 from app import show
 from ssl_core.agreement import Agreement, Pace, agreement, pace
 from ssl_core.evidence import Estimate
+from ssl_core.reader_evidence import fair_reads, reader_evidence
 from ssl_core.workspace import Workspace
 
 TRUTH = (
     "What counts as true: the adjudicator's answer; else what more readers said than its opposite; "
-    "an even vote is unknown until it is adjudicated. Kappa is of blind reads outside the vault."
+    "an even vote is unknown until it is adjudicated. Kappa is of blind reads outside "
+    "the vault, without re-reads."
 )
+
+EFFECTS = {
+    "practice": "each doubling of the cases read before",
+    "sitting": "each doubling of the cases read in one sitting",
+    "hint": "hinted instead of blind",
+    "score": "highest instead of lowest score of a batch",
+}
+"""Effects of the pace model in words; "chosen by …" says it itself."""
 
 
 def readers_of(ws: Workspace) -> dict[str, Any]:
     """Pace of each reader, agreement of each pair, and what still waits for the adjudicator."""
     log = ws.ledger.reading
     reads = log.reads()
-    blind = [read for read in reads if not read.hinted]
+    blind = fair_reads(reads, log.rereads())
     groups = {item.id: item.group for item in ws.ledger.items()}
     return {
         "pace": [_plain(asdict(p)) for p in pace(reads, ws.config.reading.idle_cut_seconds)],
@@ -34,6 +44,34 @@ def readers_of(ws: Workspace) -> dict[str, Any]:
         "idle_cut_seconds": ws.config.reading.idle_cut_seconds,
         "truth": TRUTH,
     }
+
+
+def evidence_of(ws: Workspace) -> dict[str, Any]:
+    """Pace model, anchoring, second reads, re-reads and AUROC an hour, as plain data."""
+    found: dict[str, Any] = _plain(asdict(reader_evidence(ws)))
+    return found
+
+
+def evidence_sentences(evidence: dict[str, Any]) -> list[str]:
+    """What it says, a sentence each."""
+    return [
+        evidence["pace"]["sentence"],
+        evidence["steps_sentence"],
+        evidence["per_minute_sentence"],
+        *([one["sentence"] for one in evidence["anchoring"]] or [evidence["anchoring_sentence"]]),
+        evidence["second_read"]["sentence"],
+        evidence["rereads"]["sentence"],
+    ]
+
+
+def effects_table(evidence: dict[str, Any]) -> Table:
+    """What a read's time depends on, one line an effect."""
+    columns = ("effect", "times as long [95 %]", "reads")
+    made = show.table("What a read's time depends on", columns, 1)
+    for name, times in evidence["pace"]["effects"]:
+        one = Estimate(**_numbers(times))
+        made.add_row(escape(EFFECTS.get(name, name)), show.interval(one), f"{one.n:,}")
+    return made
 
 
 def pace_table(found: dict[str, Any]) -> Table:
@@ -72,6 +110,8 @@ def _plain(value: Any) -> Any:
     """JSON has no NaN: what is unknown becomes null."""
     if isinstance(value, dict):
         return {key: _plain(v) for key, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
     return None if isinstance(value, float) and math.isnan(value) else value
 
 

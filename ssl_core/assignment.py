@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -109,22 +109,58 @@ def open_assignments(
     An item is closed for everybody once as many readers have read it as it has primary readers who
     are in the panel or did read it (one at the least), and for a reader who read or skipped it.
     """
+    assignments, outcome = list(assignments), _outcomes(reads)
     members = {*panel.readers, panel.adjudicator}
-    outcome = {(read.item_id, read.reader): read.outcome for read in reads if read.outcome in SEEN}
-    done: Counter[str] = Counter()
-    needed: Counter[str] = Counter()
-    present = []
-    for a in assignments:
-        has_read = outcome.get((a.item_id, a.reader)) in DONE
-        if a.role == "reader":
-            done[a.item_id] += has_read
-            needed[a.item_id] += a.primary and (has_read or a.reader in members)
-        if a.reader in members and (a.item_id, a.reader) not in outcome:
-            present.append(a)
+    done, needed = _votes(assignments, outcome, members)
+    present = [
+        a for a in assignments if a.reader in members and (a.item_id, a.reader) not in outcome
+    ]
     still = [
         a for a in present if a.role == "adjudicator" or done[a.item_id] < max(needed[a.item_id], 1)
     ]
     return sorted(still, key=lambda a: (a.reader, a.priority))
+
+
+def others(
+    assignments: Iterable[Assignment], reads: Iterable[HeldRead], panel: Panel
+) -> dict[str, list[str]]:
+    """Who may read an item once more, for each item that was read by just as many as were to.
+
+    Readers of the panel who did not see it, nor may have seen a hint on it; where there is none,
+    the adjudicator. Items that an adjudicator was asked about are left out.
+    """
+    assignments, outcome = list(assignments), _outcomes(reads)
+    members = {*panel.readers, panel.adjudicator}
+    done, needed = _votes(assignments, outcome, members)
+    settled = {a.item_id for a in assignments if a.role == "adjudicator"}
+    barred = {*outcome} | {(a.item_id, a.reader) for a in assignments if a.hinted}
+    found: dict[str, list[str]] = {}
+    for item_id, votes in done.items():
+        if item_id not in settled and votes == needed[item_id] > 0:
+            free = [r for r in panel.readers if (item_id, r) not in barred]
+            chief = [panel.adjudicator] if panel.adjudicator else []
+            found[item_id] = free or chief
+    return {item_id: readers for item_id, readers in found.items() if readers}
+
+
+def _outcomes(reads: Iterable[HeldRead]) -> dict[tuple[str, str], str]:
+    return {(read.item_id, read.reader): read.outcome for read in reads if read.outcome in SEEN}
+
+
+def _votes(
+    assignments: Iterable[Assignment],
+    outcome: Mapping[tuple[str, str], str],
+    members: Collection[str],
+) -> tuple[Counter[str], Counter[str]]:
+    """How many readers have read each item, and how many are to."""
+    done: Counter[str] = Counter()
+    needed: Counter[str] = Counter()
+    for a in assignments:
+        if a.role == "reader":
+            has_read = outcome.get((a.item_id, a.reader)) in DONE
+            done[a.item_id] += has_read
+            needed[a.item_id] += a.primary and (has_read or a.reader in members)
+    return done, needed
 
 
 def near(open_: Iterable[Assignment], backups: int) -> list[Assignment]:
@@ -146,8 +182,7 @@ def skipped_by_all(
     assignments: Iterable[Assignment], reads: Iterable[HeldRead], panel: Panel
 ) -> list[str]:
     """The items that everybody who was asked skipped, in order of asking: nobody will read them."""
-    outcome = {(read.item_id, read.reader): read.outcome for read in reads if read.outcome in SEEN}
-    members = {*panel.readers, panel.adjudicator}
+    outcome, members = _outcomes(reads), {*panel.readers, panel.adjudicator}
     of_item: dict[str, set[str | None]] = {}
     for a in assignments:
         if a.reader in members or (a.item_id, a.reader) in outcome:

@@ -334,5 +334,31 @@ def model_promotions(connection: Connection) -> None:
     create_table(connection, "promotions", columns)
 
 
+def rereads(connection: Connection) -> None:
+    """Which items were put before another reader once more, and why: nobody reads that there."""
+    columns = """
+        {seq},
+        item_id TEXT NOT NULL UNIQUE REFERENCES items (id),
+        reader TEXT NOT NULL,
+        round INTEGER NOT NULL REFERENCES rounds (number),
+        priority {bigint} NOT NULL,
+        kind TEXT NOT NULL CHECK (kind IN ('contradiction', 'control')),
+        pair INTEGER NOT NULL,
+        finding TEXT NOT NULL,
+        value {real} CHECK (value IN (0, 1)),
+        confidence {real},
+        model_id TEXT NOT NULL,
+        after {bigint} NOT NULL,
+        at TEXT NOT NULL"""
+    create_table(connection, "rereads", columns)
+
+
 Migration = Callable[[Connection], None]
-MIGRATIONS: tuple[Migration, ...] = (first_tables, reading_room, places, jobs, model_promotions)
+MIGRATIONS: tuple[Migration, ...] = (
+    first_tables,
+    reading_room,
+    places,
+    jobs,
+    model_promotions,
+    rereads,
+)

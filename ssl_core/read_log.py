@@ -5,13 +5,23 @@ Vault answers are not shown here: reads tell who read what, and `disagreements` 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from sqlalchemy import Engine, Select, func, insert, select
 
-from ssl_core import database, label_events, read_events, round_events, schema
-from ssl_core.records import SPLITS, Assignment, HeldRead, Hint, Label, Pulled, Taken, Task
+from ssl_core import database, label_events, read_events, reread_events, round_events, schema
+from ssl_core.records import (
+    SPLITS,
+    Assignment,
+    HeldRead,
+    Hint,
+    Label,
+    Pulled,
+    Reread,
+    Taken,
+    Task,
+)
 from ssl_core.truth import disagreements, unusable_items
 
 
@@ -42,11 +52,28 @@ class ReadLog:
         return len(new)
 
     def assignments(self) -> list[Assignment]:
-        """Everything that was put in front of readers, in the order it was."""
+        """Everything that was put in front of readers, in the order it was.
+
+        A reader who was to read an item once more stands there as one of its primary readers.
+        """
         query = schema.select_records(schema.assignments, Assignment)
         with database.reading(self._engine) as connection:
             ordered = query.order_by(schema.assignments.c.seq)
-            return schema.fetch(connection, Assignment, ordered)
+            held = schema.fetch(connection, Assignment, ordered)
+            return reread_events.raised(held, reread_events.held(connection))
+
+    def ask_again(self, rereads: Sequence[Reread], adjudicator: str = "") -> int:
+        """Append who is to read what once more; return how many were new.
+
+        An item is re-read once: one that is held, stays as it is.
+        """
+        with database.writing(self._engine) as connection:
+            return reread_events.append(connection, rereads, adjudicator)
+
+    def rereads(self) -> list[Reread]:
+        """Every item that was put before another reader once more, in the order it was."""
+        with database.reading(self._engine) as connection:
+            return reread_events.held(connection)
 
     def hints(self) -> dict[str, list[Hint]]:
         """What hinted readers are shown, by item."""

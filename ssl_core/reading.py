@@ -65,7 +65,7 @@ def queue(workspace: Workspace, room: ReadingRoom, *, report: Report = silent) -
         ReadingRoomError: the room cannot be reached or refuses; run it again.
         WorkspaceError: another process is at it for longer than ten minutes.
     """
-    with _one_at_a_time(workspace):
+    with one_at_a_time(workspace):
         new = _assign(workspace, room, report)
         return Queued(new, _show(workspace, room))
 
@@ -87,7 +87,7 @@ def sync(
         ReadingRoomError: the room cannot be reached or refuses; what came before is kept.
         WorkspaceError: another process is at it for longer than ten minutes.
     """
-    with _one_at_a_time(workspace):
+    with one_at_a_time(workspace):
         log, came, refused = workspace.ledger.reading, Synced(), False
         asked = {(a.item_id, a.reader) for a in log.assignments()}
         for page in room.pull("" if everything else log.bookmark(room.name)):
@@ -128,7 +128,12 @@ def panel_in(config: Config) -> Panel:
 
 
 @contextmanager
-def _one_at_a_time(workspace: Workspace) -> Iterator[None]:
+def one_at_a_time(workspace: Workspace) -> Iterator[None]:
+    """Hold the workspace's reading room against other processes, for ten minutes at the longest.
+
+    Raises:
+        WorkspaceError: another process is at it for longer.
+    """
     lock = FileLock(workspace.root / LOCK_FILE, timeout=LOCK_SECONDS)
     try:
         with lock:

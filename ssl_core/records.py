@@ -13,6 +13,7 @@ SelectionKind = Literal["random", "strategy"]
 LabelSource = Literal["import", "archive", "label_studio"]
 ReaderRole = Literal["reader", "adjudicator"]
 Outcome = Literal["read", "unusable", "skipped", "withdrawn"]
+RereadKind = Literal["contradiction", "control"]
 PromotionKind = Literal["promotion", "override", "rollback"]
 
 CONTROL = "control"
@@ -88,6 +89,29 @@ class Assignment:
     primary: bool = True
     role: ReaderRole = "reader"
     hinted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Reread:
+    """An item that others have answered, in front of one reader more.
+
+    A contradiction is an item whose `value` of a `finding`, as it held when this was drawn, a
+    confident model denies; its control is like it but for that, and has the same `pair`. `round`
+    and `priority` are those of the assignment. `confidence` in [0.5, 1] is the model's, NaN for a
+    control. `after` counts the reads that the ledger held by then: what came before is no re-read.
+    """
+
+    item_id: str
+    reader: str
+    round: int
+    priority: int
+    kind: RereadKind
+    pair: int
+    finding: str
+    value: float
+    confidence: float
+    model_id: str
+    after: int
 
 
 @dataclass(frozen=True, slots=True)

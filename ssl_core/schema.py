@@ -113,6 +113,22 @@ reads = _table(
     place=Text,
     at=Text,
 )
+rereads = _table(
+    "rereads",
+    "seq",
+    item_id=Text,
+    reader=Text,
+    round=Integer,
+    priority=BigInteger,
+    kind=Text,
+    pair=Integer,
+    finding=Text,
+    value=Number,
+    confidence=Number,
+    model_id=Text,
+    after=BigInteger,
+    at=Text,
+)
 bookmarks = _table("bookmarks", "seq", room=Text, bookmark=Text, at=Text)
 vault_looks = _table("vault_looks", "seq", round=Integer, model_id=Text, purpose=Text, at=Text)
 

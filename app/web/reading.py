@@ -14,7 +14,7 @@ import streamlit as st
 from app.reading_room import label_studio_room
 from app.reading_tables import readers_of
 from app.rooms import is_archive
-from app.web import shell
+from app.web import reader_evidence, shell
 from app.web.access import Person
 from app.web.blind import asked_of, waiting
 from app.web.charts import INK
@@ -71,7 +71,14 @@ def page(ws: Workspace, person: Person) -> None:
     else:
         _figures(ws, desk)
         _readers(ws, desk)
-    tabs = {"Queue": _queue, "Agreement": _agreement, "Adjudication": _adjudication}
+    tabs = {
+        "Queue": _queue,
+        "Agreement": _agreement,
+        "Adjudication": _adjudication,
+        "Time": reader_evidence.time,
+        "Hints": reader_evidence.hints,
+        "Second reads": reader_evidence.second_reads,
+    }
     for tab, show in zip(
         st.tabs(list(tabs), key="r-tabs", on_change="rerun"), tabs.values(), strict=True
     ):

@@ -19,6 +19,7 @@ from connectors.label_studio.page import hint_result
 from ssl_core.truth import label_matrix
 from ssl_core.workspace import open_workspace
 from tests import browser, toy
+from tests import rounds_by_hand as hand
 
 TASK = toy.TASKS["multi_label"]  # Spot [1], Bar [2], Rare [3]
 TWO = {
@@ -275,3 +276,60 @@ def test_up_status_and_down(tmp_path, capsys, monkeypatch):
         assert server.running(root) is None
     finally:
         server.stop(root)
+
+
+def served(signed_in, root, reader: str) -> list[str]:
+    """The cases that are open in a reader's project, by the server, and nobody answered."""
+    client = Client(signed_in.url, signed_in.token)
+    project = projects.find_projects(client, open_workspace(root).ledger.identity())[reader].id
+    tasks = client.get("api/tasks/", project=project, page_size=100, fields="all")["tasks"]
+    undone = [t for t in tasks if not t["total_annotations"]]
+    return [t["data"]["external_id"] for t in undone if t["data"]["queue"] == "open"]
+
+
+def test_a_contradiction_is_read_again_by_another_reader_beside_a_control(
+    tmp_path, signed_in, capsys
+):
+    """Through the server: the case is closed for ben as a reserve, and opened to be re-read."""
+    people = {**TWO, "overlap_share": 0.0, "evaluation_overlap_share": 0.0, "adjudicator": ""}
+    root = toy.make(tmp_path / "W", TASK, reading=people)
+    assert run(["reread", str(root)]) == 2
+    assert "has no model yet" in capsys.readouterr().err
+    ws = open_workspace(root)
+    train = hand.ids(ws, "train")[:6]
+    hand.open_round(ws.ledger, 1, ws.config.to_json())
+    chosen = [hand.asked(item_id, rank) for rank, item_id in enumerate(train)]
+    hand.add(ws.ledger, 1, "select", "select", selections=chosen)
+    ws.ledger.finish_round(1, "{}")
+    assert run(["queue", str(root)]) == 0
+    own = {a.item_id: a.reader for a in ws.ledger.reading.assignments() if a.primary}
+    for item_id in train:
+        submit(signed_in, root, own[item_id], item_id, Spot=1.0)
+    assert run(["sync", str(root)]) == 0
+    hand.trained(ws, 2, t1=0.7, s1=0.8)
+    hand.says(ws, "s1", {item: [0.05 if k == 0 else 0.9, 0.1, 0.1] for k, item in enumerate(train)})
+    capsys.readouterr()
+    assert run(["reread", str(root), "--limit", "1"]) == 0
+    assert "Asked again: 1 contradictions and as many controls" in capsys.readouterr().out
+    held = ws.ledger.reading.rereads()
+    doubted, control = sorted(held, key=lambda one: one.kind == "control")
+    assert (doubted.item_id, doubted.kind, control.kind) == (train[0], "contradiction", "control")
+    assert doubted.reader != own[train[0]]
+    assert doubted.item_id not in served(signed_in, root, doubted.reader)
+    assert run(["queue", str(root)]) == 0
+    assert run(["queue", str(root)]) == 0  # twice: nothing is doubled
+    for one in (doubted, control):
+        assert served(signed_in, root, one.reader).count(one.item_id) == 1
+    submit(signed_in, root, doubted.reader, doubted.item_id)
+    submit(signed_in, root, control.reader, control.item_id, Spot=1.0)
+    assert run(["sync", str(root)]) == 0
+    capsys.readouterr()
+    assert run(["readers", str(root), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    result = found["evidence"]["rereads"]
+    assert [result[k]["changed"] for k in ("contradiction", "control")] == [1, 0]
+    assert result["contradiction"]["seconds"] == 10
+    assert found["in_dispute"] == 1
+    assert np.isnan(label_matrix([train[0]], ws.ledger.labels(), TASK.findings)[0, 0])
+    for one in (doubted, control):
+        assert one.item_id not in served(signed_in, root, one.reader)
