@@ -193,7 +193,9 @@ def _falling(n: Floats | float, n0: float, c: Floats, d: Floats) -> Floats:
     return np.where(c == 0, -np.log(n / n0), bent)
 
 
-def _shapes(newest: float) -> tuple[Floats, Floats, np.ndarray[tuple[int], np.dtype[np.intp]], Floats]:
+def _shapes(
+    newest: float,
+) -> tuple[Floats, Floats, np.ndarray[tuple[int], np.dtype[np.intp]], Floats]:
     """Exponent, offset, place in `_NESTED` and log prior of every shape."""
     bends, offsets, shared = np.meshgrid(
         _BENDS, list(_OFFSETS), np.arange(len(_NESTED)), indexing="ij"

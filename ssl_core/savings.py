@@ -60,8 +60,8 @@ class Saved:
     reaches the target that was asked for); `labels` is what the strategy needs for it. `ratio` is
     the one over the other, `spared` their difference, both with the ends of `labels`; where that
     end is a bound the interval is open: ratio from 0 (reached with the first budget already) or up
-    to infinity (not reached with the last). `hours` and `money` are `spared` at the price of a label, None where
-    that is not known.
+    to infinity (not reached with the last). `hours` and `money` are `spared` at the price of a
+    label, None where that is not known.
     """
 
     target: float
@@ -142,9 +142,10 @@ def joint(*all_paths: Paths) -> Joint:
     change = np.concatenate([p.influence.mean(axis=0) for p in all_paths])
     hidden = np.concatenate([p.hidden.mean(axis=0) for p in all_paths])
     runs, size = values.shape
-    seeds = np.full((size, size), math.nan)
+    seeds: Floats = np.full((size, size), math.nan)
     if runs > 1:
-        seeds = np.atleast_2d(np.cov(values, rowvar=False)) / runs
+        centred = values - values.mean(axis=0)
+        seeds = centred.T @ centred / (runs * (runs - 1))
     cases = change @ change.T + np.diag(hidden)
     return Joint(values.mean(axis=0), cases, seeds, runs, change.shape[1])
 
@@ -167,10 +168,16 @@ def area_difference(ours: Paths, theirs: Paths) -> Difference:
 
 def differences(ours: Paths, theirs: Paths) -> tuple[Difference, ...]:
     """The paired difference at each budget of the strategy that the control's range holds."""
-    both, low, high = joint(ours, theirs), theirs.budgets[0], theirs.budgets[-1]
+    both = joint(ours, theirs)
+    return tuple(both.difference(row) for row in difference_weights(ours, theirs))
+
+
+def difference_weights(ours: Paths, theirs: Paths) -> Floats:
+    """Those differences as weights `(M, K)` of the numbers of `joint(ours, theirs)`."""
+    low, high = theirs.budgets[0], theirs.budgets[-1]
     inside = [k for k, b in enumerate(ours.budgets) if low <= b <= high]
     here, other = np.eye(len(ours.budgets))[inside], _between(theirs.budgets, ours.budgets[inside])
-    return tuple(both.difference(row) for row in np.hstack([here, -other]))
+    return np.hstack([here, -other])
 
 
 def _range(*all_paths: Paths) -> tuple[float, float]:
@@ -186,7 +193,7 @@ def _area(budgets: Floats, low: float, high: float) -> Floats:
     inside = budgets[(budgets > low) & (budgets < high)]
     at = np.unique(np.concatenate([[low], inside, [high]]))
     if len(at) == 1:
-        return _between(budgets, at)[0]
+        return np.asarray(_between(budgets, at)[0])
     steps = np.diff(np.log(at))
     heights = np.zeros(len(at))
     heights[:-1] += steps / 2
@@ -269,7 +276,7 @@ def _labels(both: Joint, budgets: Floats, other: Floats, target: float) -> Label
     curve is: it grows to a bound instead of becoming a wild number.
     """
     first, last = float(budgets[0]), float(budgets[-1])
-    at = np.geomspace(first, last, _GRID) if last > first else np.array([first])
+    at = np.asarray(np.geomspace(first, last, _GRID if last > first else 1), dtype=np.float64)
     here = _between(budgets, at)
     weights = np.hstack([here, -np.broadcast_to(other, (len(at), len(other)))])
     value, half = both.estimates(weights)

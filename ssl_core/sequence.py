@@ -24,7 +24,7 @@ ALPHA = 0.05
 FIRST = 4  # looks before anything is said: fewer say too little of luck
 # Standard deviations of an AUROC difference that luck may have: of the labels that were drawn (as
 # at the first look; it shrinks and stays nested, as the labels do), and of each training.
-_LUCK = (0.004, 0.008, 0.016, 0.032, 0.064)
+_LUCK = (0.002, 0.005, 0.01, 0.02, 0.04)
 _SHARED = (0.5, 1.0)  # correlation of the looks' luck with their test cases, which are the same
 
 
