@@ -97,13 +97,13 @@ class Joint:
         w = np.atleast_2d(np.asarray(weights, dtype=np.float64))
         by_case = np.einsum("mk,kl,ml->m", w, self.cases, w)
         by_seed = np.einsum("mk,kl,ml->m", w, self.seeds, w)
-        z, t = ndtri(1 - alpha / 2), stdtrit(max(self.runs - 1, 1), 1 - alpha / 2)
+        z, t = ndtri(alpha / 2), stdtrit(max(self.runs - 1, 1), alpha / 2)
         return w @ self.mean, np.sqrt(z**2 * by_case.clip(0) + t**2 * by_seed.clip(0))
 
     def difference(self, weights: npt.ArrayLike) -> Difference:
         """One such function with its 95 % interval and p-value; NaN ends with one seed."""
         (value,), (half,) = self.estimates(weights)
-        low, high = max(-1.0, value - half), min(1.0, value + half)
+        low, high = max(value - half, -1.0), min(value + half, 1.0)  # NaN stays
         return Difference(float(value), float(low), float(high), self._p(weights), self.n)
 
     def _p(self, weights: npt.ArrayLike) -> float:
