@@ -141,8 +141,8 @@ def examined(
 
 
 def usable(history: Sequence[Observed]) -> list[Observed]:
-    """The points that have a value and an error above 0, by rising labels."""
-    known = [o for o in history if o.labels > 0 and o.error > 0 and math.isfinite(o.auroc)]
+    """The points that have a value and an error, by rising labels."""
+    known = [o for o in history if o.labels > 0 and o.error >= 0 and math.isfinite(o.auroc)]
     return sorted(known, key=lambda one: one.labels)
 
 
@@ -212,6 +212,7 @@ def _shapes(
 
 def _smoothed(n: Floats, error: Floats) -> Floats:
     """Errors on a line over log-log: those of a few seeds are too rough to be weights."""
+    error = error.clip(1e-4)  # two seeds that agree by chance say nothing of luck
     x, y = np.log(n / n[0]), np.log(error)
     spread = float(((x - x.mean()) ** 2).sum())
     slope = float(((x - x.mean()) * y).sum()) / spread if spread > 0 else 0.0
