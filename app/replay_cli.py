@@ -132,11 +132,11 @@ def _starred(found: Difference) -> str:
 
 
 def _table(one: Replayed) -> Table:
-    title = f"{one.strategy} beside {one.control}: AUROC [95 % over seeds and test cases, paired]"
+    title = f"{one.strategy} beside {one.control}: AUROC, paired"
     made = show.table(title, ("labels", one.strategy, one.control, "difference"), left=0)
     for row in _rows(one):
         made.add_row(*row)
-    made.caption = "* the interval excludes zero; area: the mean over the logarithm of the budget"
+    made.caption = "95 % over seeds and cases; *: excludes 0"
     return made
 
 
