@@ -14,7 +14,16 @@ from typing import Annotated, Any, Literal
 import typer
 from rich.markup import escape
 
-from app import api_cli, jobs_cli, map_cli, promotion_cli, reading_cli, serve_cli, show
+from app import (
+    api_cli,
+    jobs_cli,
+    map_cli,
+    promotion_cli,
+    reading_cli,
+    replay_cli,
+    serve_cli,
+    show,
+)
 from app import export as exporting
 from app.arguments import WorkspacePath, numbers, words
 from app.bench import cli as bench
@@ -47,6 +56,7 @@ promotion_cli.add_to(cli)
 serve_cli.add_to(cli)
 map_cli.add_to(cli)
 api_cli.add_to(cli)
+replay_cli.add_to(cli)
 
 # typer keeps its own copy of click to itself; this is the parent of all its usage errors.
 UsageFault: Any = typer.BadParameter.__bases__[0]

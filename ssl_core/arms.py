@@ -18,13 +18,15 @@ import numpy.typing as npt
 from ssl_core import metrics
 from ssl_core.config import Config, Map, Reading, ledger_url, save_config
 from ssl_core.errors import TrainingError, WorkspaceError
-from ssl_core.evidence import Estimate, PerFinding
+from ssl_core.evidence import Estimate, PerFinding, Statistic
 from ssl_core.ledger import Ledger
 from ssl_core.progress import Report, silent
 from ssl_core.records import Answer
 from ssl_core.rounds import run_round, unfinished
 from ssl_core.source import ReadingRoom
 from ssl_core.workspace import CONFIG_FILE, Workspace, one_process, part
+
+EVIDENCE_FILE = "evidence.npz"
 
 RoomFor = Callable[[Ledger], ReadingRoom]
 
@@ -119,8 +121,9 @@ def run_arm(
                 asked = 0 if last else arm.budgets[number - 1] - budget
                 run_round(own, room, query_size=asked, resume=pending is not None, report=report)
             if budget:
-                cell = _cell(own, arm, budget, number)
-                yield cell, _vault_auroc(own, number)
+                cell, auroc = _cell(own, arm, budget, number), _vault_auroc(own, number)
+                _keep_evidence(own.round_folder(number), budget, list(auroc.values())[-1].macro)
+                yield cell, auroc
     finally:
         own.ledger.close()
 
@@ -135,6 +138,19 @@ def vault_scores(workspace: Workspace, number: int) -> dict[str, npt.NDArray[np.
         raise WorkspaceError(
             f"{path} is missing or damaged: delete {workspace.root} to simulate it afresh."
         ) from None
+
+
+def _keep_evidence(folder: Path, budget: int, macro: Statistic) -> None:
+    """What `kept_evidence` reads of the student: written whole or not at all."""
+    found, scratch = macro.estimate, folder / "evidence.tmp.npz"
+    np.savez(
+        scratch,
+        allow_pickle=False,
+        numbers=np.array([found.value, found.low, found.high, macro.hidden]),
+        counts=np.array([budget, found.n, macro.trials]),
+        influence=macro.influence,
+    )
+    scratch.replace(folder / EVIDENCE_FILE)
 
 
 def _make_arm(archive: Ledger, config: Config, root: Path, arm: Arm) -> None:

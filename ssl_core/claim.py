@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from ssl_core.cost import Cost, Spent
 from ssl_core.curve import MACRO, Curve, Line, Origin, Point, reach
 from ssl_core.evidence import Estimate
+from ssl_core.tell import interval
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,10 +21,10 @@ class Needed:
     largest that was replayed.
 
     The band is of another run and not of the mean, since what it is held against is a run with
-    luck of its own: t s sqrt(1 + 1/S) for S seeds, where s is the control's spread over them
-    (against a mean over seeds, both means' bands are added in squares). Both were measured on the
-    same vault, so the luck of its patients is shared and not in the band. NaN with one seed, and
-    where the seeds do not differ: the spread is then not known.
+    luck of its own: t s sqrt(1 + 1/S) for S seeds, where s is the control's spread over them.
+    Both were measured on the same vault, so the luck of its patients is shared and not in the
+    band. NaN with one seed, and where the seeds do not differ: the spread is then not known. Two
+    strategies that were both replayed are compared in `proof`, seed by seed.
     """
 
     labels: float
@@ -43,6 +44,8 @@ class Needed:
 @dataclass(frozen=True, slots=True)
 class Claim:
     """The newest measured student in numbers, and `text`, the same in words.
+
+    `control` is what a live run is held against, None for a replay (see `proof`).
 
     `point` and `line` are None where no round has measured a model, neither here nor in a replay.
     `evaluation` is what validation and vault cost (None for a replay). `unknown` lists, in words,
@@ -70,7 +73,7 @@ def claim(curve: Curve, of: tuple[int, str] | None = None) -> Claim:
         return Claim("rounds", None, None, None, None, curve.currency, (text,), text)
     own = line.origin == "rounds"
     at = next((s for s in curve.spent if own and s.round == point.round), None)
-    control = needed(curve.line("control", "replay"), point.auroc, line.seeds)
+    control = needed(curve.line("control", "replay"), point.auroc) if own else None
     unknown = tuple(_unknown(curve, at, point, control))
     parts = [_measured(line, point, curve), *_cost(at, curve), _control(control, point)]
     parts += [f"Not known: {one}." for one in unknown]
@@ -90,8 +93,8 @@ def _chosen(curve: Curve, of: tuple[int, str] | None) -> tuple[Line | None, Poin
     return best, best.points[-1] if best and best.points else None
 
 
-def needed(line: Line | None, target: Estimate, seeds: int = 1) -> Needed | None:
-    """The labels that a control's line needs for an AUROC that is a mean over so many seeds.
+def needed(line: Line | None, target: Estimate) -> Needed | None:
+    """The labels that a replayed control's line needs for the AUROC of one run.
 
     None without a control, without a target, or where no point of the control is defined.
     """
@@ -101,7 +104,7 @@ def needed(line: Line | None, target: Estimate, seeds: int = 1) -> Needed | None
     if not points:
         return None
     budgets, means = [p.labels for p in points], [p.auroc.value for p in points]
-    halves = [_half(p.auroc, line.seeds, target, seeds) for p in points]
+    halves = [_half(p.auroc, line.seeds) for p in points]
     low, high = (
         math.nan
         if any(math.isnan(half) for half in halves)
@@ -114,14 +117,12 @@ def needed(line: Line | None, target: Estimate, seeds: int = 1) -> Needed | None
     return Needed(found, low, high, budgets[0], budgets[-1], line.seeds)
 
 
-def _half(control: Estimate, runs: int, target: Estimate, seeds: int) -> float:
+def _half(control: Estimate, runs: int) -> float:
     """Half the width of the band of one point of the control, as `Needed` says."""
     own = (control.high - control.low) / 2
     if runs < 2 or math.isnan(own) or own == 0:
         return math.nan
-    if seeds < 2:
-        return own * math.sqrt(runs + 1)
-    return math.hypot(own, (target.high - target.low) / 2)
+    return own * math.sqrt(runs + 1)
 
 
 def _measured(line: Line, point: Point, curve: Curve) -> str:
@@ -219,20 +220,8 @@ def _unknown(curve: Curve, at: Spent | None, point: Point, control: Needed | Non
         found.append(f"reader-hours, because {at.train.reason}")
     if curve.currency is None and at is not None:
         found.append("money, because `[cost] per_hour` is not set in readloop.toml")
-    if control is None and not math.isnan(point.auroc.value):
+    replayed = at is None and curve.line("control", "replay") is not None
+    if control is None and not replayed and not math.isnan(point.auroc.value):
         reason = curve.no_control or "no control yet: the replay of random is not finished"
         found.append(f"what random choice would have needed ({reason})")
     return found
-
-
-def interval(found: Estimate) -> str:
-    """ ".982 [.971, .990]"; "–" where undefined."""
-    value, low, high = (_share(x) for x in (found.value, found.low, found.high))
-    return value if math.isnan(found.low) else f"{value} [{low}, {high}]"
-
-
-def _share(value: float) -> str:
-    if math.isnan(value):
-        return "–"
-    text = f"{value:.3f}"
-    return text.replace("0.", ".", 1) if abs(value) < 1 else text

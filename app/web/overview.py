@@ -13,10 +13,12 @@ import streamlit as st
 from app.web import shell
 from app.web.access import Person
 from app.web.charts import COLOURS, DASHES, INK
-from ssl_core.claim import Claim, claim, interval
+from ssl_core.claim import Claim, claim
 from ssl_core.cost import Cost
 from ssl_core.curve import MACRO, Curve, Line, label_cost
 from ssl_core.promotion import find_in_use
+from ssl_core.proof import Proof, outlook_sentences, proof, replay_sentences
+from ssl_core.tell import interval, ratio
 from ssl_core.workspace import Workspace
 
 NAMES = {
@@ -31,7 +33,7 @@ AXES = {"labels": "Training labels", "hours": "Reader-hours", "money": "Money"}
 def page(ws: Workspace, person: Person) -> None:
     """Show the page."""
     shell.heading("Overview", "What the labels bought, beside what chance would have bought.")
-    curve, told = _evidence(ws, shell.version(ws), _replayed(ws))
+    curve, told, proven = _evidence(ws, shell.version(ws), _replayed(ws))
     measured = told.text.partition(" Not known:")[0] + _beside(curve, told)
     st.html(f'<p class="rl-claim">{escape(measured)}</p>')
     if told.point is not None and told.unknown:
@@ -39,21 +41,26 @@ def page(ws: Workspace, person: Person) -> None:
     if told.point is None:
         _start(ws)
         return
-    _figures(told)
+    _figures(told, proven)
+    _tested(proven)
     _plot(curve)
     _spent(curve)
 
 
 @st.cache_resource(show_spinner=False, max_entries=4)
-def _evidence(_ws: Workspace, version: tuple[str, int], replayed: int) -> tuple[Curve, Claim]:
+def _evidence(
+    _ws: Workspace, version: tuple[str, int], replayed: int
+) -> tuple[Curve, Claim, Proof]:
     curve, used = label_cost(_ws), find_in_use(_ws)
-    return curve, claim(curve, None if used is None else (used[0], used[1].stage))
+    told = claim(curve, None if used is None else (used[0], used[1].stage))
+    return curve, told, proof(_ws, curve=curve)
 
 
 def _replayed(ws: Workspace) -> int:
     """When a replay was last written to; its arms have ledgers of their own."""
-    ledgers = (ws.root / "simulations").glob("*/*/ledger.db*")
-    return max((path.stat().st_mtime_ns for path in ledgers), default=0)
+    parts = ("*/*/ledger.db*", "*/*/rounds/*/evidence.npz")
+    written = (path for part in parts for path in (ws.root / "simulations").glob(part))
+    return max((path.stat().st_mtime_ns for path in written), default=0)
 
 
 def _beside(curve: Curve, told: Claim) -> str:
@@ -78,7 +85,28 @@ def _start(ws: Workspace) -> None:
     )
 
 
-def _figures(told: Claim) -> None:
+MARKS = {"better": "success", "worse": "error", "broken": "error", "not told": "info"}
+
+
+def _tested(proven: Proof) -> None:
+    """The verdict, then forecast and stop advice, of the own rounds and of each replay."""
+    shell.section("Held against chance")
+    said = dict.fromkeys([proven.verdict, *(one.verdict for one in proven.replayed)])
+    for one in said:
+        getattr(st, MARKS[one.state])(shell.plain(one.sentence))
+    if proven.own is not None:
+        _list(outlook_sentences(proven.own))
+    for replayed in proven.replayed:
+        _list(replay_sentences(replayed, proven.currency)[1:])
+    if not proven.replayed:
+        st.caption("On an archive, `readloop replay` measures what selection saved.")
+
+
+def _list(sentences: list[str]) -> None:
+    st.html("<ul>" + "".join(f"<li>{escape(text)}</li>" for text in sentences) + "</ul>")
+
+
+def _figures(told: Claim, proven: Proof) -> None:
     point, at = told.point, told.evaluation
     assert point is not None
     auroc, columns = point.auroc, st.columns(4)
@@ -110,6 +138,19 @@ def _figures(told: Claim) -> None:
         delta_arrow="off",
         border=True,
     )
+    of = [one for one in proven.replayed if told.line and one.strategy == told.line.strategy]
+    if told.origin == "replay" and of:
+        columns[3].metric(
+            f"Labels, of {of[0].saved.control:,.0f} by chance",
+            ratio(of[0].saved.labels, of[0].saved.control).partition(" [")[0],
+            help="Labels for the AUROC that the random control has with its largest budget, "
+            "divided by that budget; 95 % over seeds and test cases.",
+            delta=ratio(of[0].saved.labels, of[0].saved.control).partition(" [")[2].rstrip("]"),
+            delta_color="off",
+            delta_arrow="off",
+            border=True,
+        )
+        return
     columns[3].metric(
         "Chance would need",
         _needed(told),

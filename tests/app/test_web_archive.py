@@ -7,6 +7,7 @@ import pytest
 from app.rooms import archive_room
 from ssl_core.claim import claim
 from ssl_core.curve import label_cost
+from ssl_core.proof import proof
 from ssl_core.rounds import run_round
 from ssl_core.simulate import simulate
 from ssl_core.workspace import Workspace, open_workspace
@@ -42,6 +43,10 @@ def test_overview_says_what_chance_would_have_needed(binary):
     assert shown["AUROC on the vault"] == f"{told.point.auroc.value:.3f}"
     assert shown["Chance would need"] == f"{told.control.first} or fewer"
     assert "Random choice, replayed with 2 seeds" in web.text(at)
+    proven = proof(open_workspace(binary), curve=curve)
+    assert proven.verdict.sentence in web.text(at)
+    assert "margin is not told from random" in web.text(at)
+    assert "labels, margin needs" in web.text(at)
     web.checked(at.segmented_control(key="o-origin").set_value("replay").run())
     assert not at.error
 
