@@ -55,7 +55,9 @@ class Select(Table):
     """`[selection]`: which cases a round asks for.
 
     `random_share` of every query is drawn at random (design, rule 2); `group_cap` is the most
-    items of one patient that the strategy may ask for in a round (0: no cap).
+    items of one patient that the strategy may ask for in a round (0: no cap). With `duplicates`,
+    near-duplicates of what is labeled or asked come last, where the strategy sees features: true
+    (a cosine above `strategies.DUPLICATE`), or the cosine itself.
     """
 
     strategy: str = "margin"
@@ -63,6 +65,7 @@ class Select(Table):
     query_size: Count = 50
     random_share: Share = 0.15
     group_cap: Annotated[int, Field(ge=0)] = 2
+    duplicates: bool | Annotated[float, Field(gt=0, lt=1)] = True
 
 
 class Reading(Table):

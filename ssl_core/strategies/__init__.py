@@ -39,7 +39,7 @@ from ssl_core.strategies.committee import (
 )
 from ssl_core.strategies.cover import prob_cover, prob_cover_reason
 from ssl_core.strategies.diversity import k_center, k_center_reason
-from ssl_core.strategies.duplicates import demote_duplicates, suppress_duplicates
+from ssl_core.strategies.duplicates import DUPLICATE, demote_duplicates, suppress_duplicates
 from ssl_core.strategies.gradients import badge, badge_reason
 from ssl_core.strategies.hybrid import (
     auto,
@@ -58,6 +58,7 @@ from ssl_core.strategies.uncertainty import (
 from ssl_core.strategies.view import PoolView, Reason, Strategy
 
 __all__ = [
+    "DUPLICATE",
     "MAX_CLUSTERS",
     "NEEDS",
     "NEIGHBOURS",
