@@ -20,6 +20,7 @@ from ssl_core.workspace import Workspace
 
 BACKBONE = "mobilenet_v2"
 SIZE = 224  # pixels, as the network was trained
+COMPONENTS = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +51,10 @@ class Frozen:
 def frozen(
     name: str, split: str, data: Path, weights: str, out: Path, report: Report = silent
 ) -> Frozen:
-    """Features of `BACKBONE` at `SIZE` pixels, with the answers that the import hid.
+    """Features of `BACKBONE` at `SIZE` pixels (image and mirror), with the answers that the import hid.
 
-    They are standardised by the train pool, whose pixels are known without a label. The workspace
+    They are standardised by the train pool, whose pixels are known without a label, and brought to
+    its first `COMPONENTS` principal components: many seeds then take minutes. The workspace
     and the features are kept under `out`, and only read at the next call: all splits and labels of
     the same images share them. Validation items take no part: nothing is chosen on them.
 
@@ -70,9 +72,19 @@ def frozen(
         task = ledger.task
     rows = {part: np.flatnonzero([i in some for i in ids]) for part, some in inside.items()}
     mean, spread = found[rows["train"]].mean(axis=0), found[rows["train"]].std(axis=0)
-    everything = Some((found - mean) / np.where(spread > 0, spread, 1.0), labels, groups)
+    standard = (found - mean) / np.where(spread > 0, spread, 1.0)
+    everything = Some(_components(standard, rows["train"]), labels, groups)
     parts = (everything.at(rows["train"]), everything.at(rows["vault"]))
     return Frozen(name, split, task.findings, task.exclusive, *parts)
+
+
+def _components(
+    features: npt.NDArray[np.float32], pool: npt.NDArray[np.int64]
+) -> npt.NDArray[np.float32]:
+    """Principal components `(n, COMPONENTS)` of the pool's, whose mean is 0."""
+    some = features[pool].astype(np.float64)
+    axes = np.linalg.eigh(some.T @ some)[1][:, ::-1][:, :COMPONENTS]
+    return np.asarray(features @ axes, dtype=np.float32)
 
 
 def _features(
@@ -82,7 +94,7 @@ def _features(
     file = Path(weights)
     told = hashlib.sha256(file.read_bytes() if file.is_file() else weights.encode())
     told.update("".join(ids.tolist()).encode())
-    path = out / "features" / f"{BACKBONE}-{SIZE}px-{told.hexdigest()[:16]}.npy"
+    path = out / "features" / f"{BACKBONE}-{SIZE}px-flip-{told.hexdigest()[:16]}.npy"
     if not path.is_file():
         found = predict(
             build_model(BACKBONE, 1, weights=weights),
@@ -90,6 +102,7 @@ def _features(
             workspace.images.positions(ids.tolist()),
             exclusive=False,
             device=Device(choose_device("auto")),
+            tta="flip",
             report=report,
             stage="features",
         )

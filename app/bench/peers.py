@@ -335,4 +335,6 @@ def _number(value: float | None) -> str:
 
 def _told(row: Mapping[str, Any]) -> str:
     taken = "no answer" if row["peer_s"] is None else f"{row['peer_s']:.2f} s"
-    return f"{row['N']:,} items, {row['strategy']}, {row['peer']}: {taken}, ours {row['ours_s']:.2f} s"
+    return (
+        f"{row['N']:,} items, {row['strategy']}, {row['peer']}: {taken}, ours {row['ours_s']:.2f} s"
+    )

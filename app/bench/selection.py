@@ -158,13 +158,14 @@ def _row(
     )
 
 
-def _table(
-    trial: Trial, curves: Curves, columns: list[int], size: int, name: str
-) -> Floats:
+def _table(trial: Trial, curves: Curves, columns: list[int], size: int, name: str) -> Floats:
     """`(seeds, rounds)`: one measure of a strategy."""
     return np.array(
         [
-            [np.mean(np.array(values)[columns]) for _, values in sorted(curves[name, size, s].items())]
+            [
+                np.mean(np.array(values)[columns])
+                for _, values in sorted(curves[name, size, s].items())
+            ]
             for s in trial.seeds
         ]
     )

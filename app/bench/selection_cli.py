@@ -61,7 +61,7 @@ def selection(
             title=f"Query strategies on {dataset} with {recipe}",
             sources={dataset: data},
             splits=(split,),
-            variants={name: table for name in names},
+            variants=dict.fromkeys(names, table),
             strategies={name: name for name in names},
             axis="strategy",
             baseline="random" if "random" in names else "",
@@ -104,12 +104,12 @@ def selection(
 
 
 def peers(
-    sizes: Annotated[
-        str, typer.Option(help="Items of the pool, by commas.")
-    ] = "2000,20000,100000",
+    sizes: Annotated[str, typer.Option(help="Items of the pool, by commas.")] = "2000,20000,100000",
     width: Annotated[int, typer.Option(min=2, help="Features an item.")] = 512,
     asked: Annotated[int, typer.Option(min=1, help="Items asked.")] = 100,
-    seconds: Annotated[float, typer.Option(help="A peer that took longer meets no larger pool.")] = 60.0,
+    seconds: Annotated[
+        float, typer.Option(help="A peer that took longer meets no larger pool.")
+    ] = 60.0,
     out: Annotated[Path, typer.Option(help="JSON file of the rows.")] = Path("bench/peers.json"),
 ) -> None:
     """Speed and picks beside scikit-activeml, small-text and modAL, on the same arrays."""

@@ -74,7 +74,9 @@ def curve(
         view = _view(frozen, pool, labeled, head, need, rng)
         chosen = first if head is None else ask
         name = strategy if chosen is ask else rule.start
-        labeled = np.append(labeled, pool[_drawn(chosen, name, view, train.groups[pool], n, rng, rule)])
+        labeled = np.append(
+            labeled, pool[_drawn(chosen, name, view, train.groups[pool], n, rng, rule)]
+        )
         head = fit(train.features[labeled], train.labels[labeled], frozen.exclusive, rule)
         yield len(labeled), vault_auroc(frozen, head)
 

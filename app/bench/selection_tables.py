@@ -14,7 +14,7 @@ import numpy as np
 from rich.table import Table
 
 from app import show
-from app.bench.frozen import BACKBONE, SIZE, Frozen
+from app.bench.frozen import BACKBONE, COMPONENTS, SIZE, Frozen
 from app.bench.plots import COLOURS, GREY
 from app.bench.selection import CONTROL, Curves, Row, Trial
 from ssl_core.evidence import Difference, Estimate
@@ -77,7 +77,7 @@ def caption(frozen: Frozen, trial: Trial) -> str:
         f"{len(frozen.train.features):,}), mean ± standard deviation over {len(seeds)} seeds "
         f"({seeds[0]} to {seeds[-1]}); below it the difference to random, paired by seed, with "
         f"its 95 % interval; * one without 0. Frozen features ({BACKBONE}, {SIZE} px, "
-        f"standardised by the pool), logistic regression with C = {rule.inverse_penalty:g}/D. "
+        f"{COMPONENTS} principal components of the pool), logistic regression with C = {rule.inverse_penalty:g}/D. "
         f"Each round asks {rule.random_share:.0%} at random and no more than {rule.group_cap} of "
         f"a patient; what needs a model begins with {rule.start}. 'Reaches' is the share of the "
         f"last budget at which the mean curve is as high as random's at its end, bootstrapped "

@@ -47,6 +47,7 @@ from ssl_core.strategies.hybrid import (
     margin_diverse,
     margin_diverse_reason,
 )
+from ssl_core.strategies.optimal import design, design_reason
 from ssl_core.strategies.uncertainty import (
     entropy,
     entropy_reason,
@@ -81,6 +82,7 @@ STRATEGIES: dict[str, Strategy] = {
     "disagreement": disagreement,
     "cold_start": cold_start,
     "kmeans_start": kmeans_start,
+    "design": design,
     "k_center": k_center,
     "badge": badge,
     "prob_cover": prob_cover,
@@ -99,6 +101,7 @@ NEEDS: dict[str, frozenset[str]] = {
     "disagreement": frozenset({"probabilities", "teacher_probabilities"}),
     "cold_start": frozenset({"features"}),
     "kmeans_start": frozenset({"features"}),
+    "design": frozenset({"features"}),
     "k_center": frozenset({"features"}),
     "badge": frozenset({"probabilities", "features"}),
     "prob_cover": frozenset({"features"}),
@@ -122,6 +125,7 @@ _REASONS: dict[str, Reason] = {
     "disagreement": disagreement_reason,
     "cold_start": cold_start_reason,
     "kmeans_start": kmeans_start_reason,
+    "design": design_reason,
     "k_center": k_center_reason,
     "badge": badge_reason,
     "prob_cover": prob_cover_reason,
