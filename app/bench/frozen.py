@@ -51,7 +51,7 @@ class Frozen:
 def frozen(
     name: str, split: str, data: Path, weights: str, out: Path, report: Report = silent
 ) -> Frozen:
-    """Features of `BACKBONE` at `SIZE` pixels (image and mirror), with the answers that the import hid.
+    """Features of `BACKBONE` at `SIZE` pixels, mean of image and mirror, and the hidden answers.
 
     They are standardised by the train pool, whose pixels are known without a label, and brought to
     its first `COMPONENTS` principal components: many seeds then take minutes. The workspace

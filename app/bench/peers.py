@@ -94,8 +94,8 @@ def run(
 
     Returns a row a size, strategy and peer: `ours_s`, `peer_s` (None where the peer took longer
     than `seconds` for a smaller pool, or refused), `ratio` (peer / ours), `same` (the share of
-    our picks that the peer has too), `note`: what the two share, or why there is no answer. Picks of
-    strategies that draw agree by chance alone.
+    our picks that the peer has too), `note`: what the two share, or why there is no answer. Picks
+    of strategies that draw agree by chance alone.
     """
     rows: list[dict[str, Any]] = []
     slow: set[tuple[str, str]] = set()

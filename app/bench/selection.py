@@ -8,7 +8,7 @@ import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -39,7 +39,7 @@ class Trial:
     budgets: tuple[int, ...]
     query_sizes: tuple[int, ...]
     seeds: tuple[int, ...]
-    rule: Rule = Rule()
+    rule: Rule = field(default_factory=Rule)
     jobs: int = 1
 
 

@@ -58,7 +58,8 @@ def auto(view: PoolView, n: int, rng: np.random.Generator) -> Scores:
     """
     features, share = need_features(view, "auto"), uncertain_share(view)
     uncertain_count = math.floor(n * share + 1e-9)
-    typical = np.argsort(-design_order(view, still_open(view), n - uncertain_count, rng, "auto"))
+    open_ = still_open(view) if share else np.ones(view.size)
+    typical = np.argsort(-design_order(view, open_, n - uncertain_count, rng, "auto"))
     if share == 0.0:
         return in_order(typical)
     asked = features[typical[: n - uncertain_count]]

@@ -20,10 +20,10 @@ def design(view: PoolView, n: int, rng: np.random.Generator) -> Scores:
 
     Of a Bayesian linear model on features x (centred, `COMPONENTS` principal components, length 1):
     with the posterior covariance A of what is labeled or asked, one more item x lowers the variance
-    summed over the pool by |X A x|² / (1 + xᵀ A x). Typical items of large regions come first; what is
-    labeled is not asked again; an odd item counts for itself alone. No model and no clusters are
-    needed, and nothing is drawn but ties. Only the first n are picked this way; the others follow
-    by what they would lower then. Scores are N, N-1, ..., 1 in that order.
+    summed over the pool by |X A x|² / (1 + xᵀ A x). Typical items of large regions come first, and
+    what is like the labeled comes late; an odd item counts for itself alone. No model and no
+    clusters are needed, and nothing is drawn but ties. Only the first n are picked this way; the
+    others follow by what they would lower then. Scores are N, N-1, ..., 1 in that order.
 
     Source: Yu, Bi and Tresp, Active Learning via Transductive Experimental Design, ICML 2006,
     the sequential algorithm. Time grows with N · (D² + COMPONENTS · n), memory with N · D.
