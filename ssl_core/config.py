@@ -65,7 +65,7 @@ class Select(Table):
     query_size: Count = 50
     random_share: Share = 0.15
     group_cap: Annotated[int, Field(ge=0)] = 2
-    duplicates: bool | Annotated[float, Field(gt=0, lt=1)] = True
+    duplicates: bool | Annotated[float, Field(gt=0, lt=1)] = False
 
 
 class Reading(Table):
