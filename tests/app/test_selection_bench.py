@@ -38,7 +38,7 @@ def test_the_regressions_are_those_of_all_features(exclusive):
         seen = np.unique(some.labels[:4].argmax(axis=1))
         expected = whole.fit(some.features[:4], some.labels[:4].argmax(axis=1))
         p = head.probabilities(some.features)
-        np.testing.assert_allclose(p[:, seen], expected.predict_proba(some.features), atol=1e-4)
+        np.testing.assert_allclose(p[:, seen], expected.predict_proba(some.features), atol=1e-3)
         assert p.sum(axis=1) == pytest.approx(1.0)
         return
     for column in np.flatnonzero((some.labels[:4].mean(axis=0) % 1) > 0):
