@@ -55,10 +55,12 @@ class Select(Table):
     """`[selection]`: which cases a round asks for.
 
     `random_share` of every query is drawn at random (design, rule 2); `group_cap` is the most
-    items of one patient that the strategy may ask for in a round (0: no cap). `control` "grown"
-    trains the recipe again on the random labels alone whenever they have grown by a quarter (see
-    `shadow`); "off" never does. Where the strategy is "auto" and after `fall_back_after` such
-    controls is not better than chance, chance asks instead (0: never; see `fallback`).
+    items of one patient that the strategy may ask for in a round (0: no cap). With `duplicates`,
+    near-duplicates of what is labeled or asked come last, where the strategy sees features: true
+    (a cosine above `strategies.DUPLICATE`), or the cosine itself. `control` "grown" trains the
+    recipe again on the random labels alone whenever they have grown by a quarter (see `shadow`);
+    "off" never does. Where the strategy is "auto" and after `fall_back_after` such controls is not
+    better than chance, chance asks instead (0: never; see `fallback`).
     """
 
     strategy: str = "margin"
@@ -66,6 +68,7 @@ class Select(Table):
     query_size: Count = 50
     random_share: Share = 0.15
     group_cap: Annotated[int, Field(ge=0)] = 2
+    duplicates: bool | Annotated[float, Field(gt=0, lt=1)] = False
     control: Literal["grown", "off"] = "grown"
     fall_back_after: Annotated[int, Field(ge=0)] = 6
 

@@ -159,7 +159,7 @@ def select_stage(turn: Turn) -> Made:
     rng = np.random.default_rng(turn.seed("select"))
     scores = strategies.STRATEGIES[strategy](view, turn.round.query_size, rng)
     drawn = draw(
-        scores,
+        _without_duplicates(turn, view, scores),
         pool.groups,
         turn.round.query_size,
         random_share=selection.random_share,
@@ -186,6 +186,19 @@ def select_stage(turn: Turn) -> Made:
     ]
     detail = {"pool": len(pool.ids), "asked": len(chosen)} | fallen
     return {"detail": detail, "selections": chosen}
+
+
+def _without_duplicates(
+    turn: Turn, view: strategies.PoolView, scores: npt.NDArray[np.float64]
+) -> npt.NDArray[np.float64]:
+    """The scores with near-duplicates last, where that is wanted and features are there."""
+    wanted = turn.config.selection.duplicates
+    if not wanted or view.features is None:
+        return scores
+    threshold = strategies.DUPLICATE if wanted is True else wanted
+    rng = np.random.default_rng(turn.seed("duplicates"))  # its own: the draw stays as it was
+    count = 2 * turn.round.query_size  # the slice and the cap may pass over some
+    return strategies.demote_duplicates(scores, view, threshold, count, rng)
 
 
 def _pool_view(turn: Turn, strategy: str) -> strategies.PoolView:

@@ -10,12 +10,13 @@ import typer
 
 from app import show
 from app.arguments import numbers, words
-from app.bench import studies_cli
+from app.bench import selection_cli, studies_cli
 from ssl_core.errors import ConfigError
 from ssl_core.predict import choose_device
 
 cli = typer.Typer(help="Benchmarks that print a table.")
 studies_cli.add_to(cli)
+selection_cli.add_to(cli)
 
 
 @cli.command()

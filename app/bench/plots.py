@@ -18,7 +18,7 @@ def plot(study: Study, rows: Sequence[Row], path: Path) -> None:
     """Save the picture: against the labels, or against the variants where those are a sweep."""
     from matplotlib.figure import Figure  # slow to import, and only needed here
 
-    by_budget = study.axis == "recipe"
+    by_budget = study.axis in ("recipe", "strategy")
     panels: dict[str, list[Row]] = {}
     for row in rows:
         name = f"{row.data}, {row.split}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ class Study:
     budgets: numbers of labels, shares of the pool such as "2%", or "all"; rising.
     small_validation: as many validation labels as training labels at the most, each budget apart.
     metrics: the ledger's names of what is shown besides the AUROC, which is always first.
+    strategies: of the variants that do not ask by `strategy`.
     """
 
     name: str
@@ -54,6 +55,11 @@ class Study:
     baseline: str = "supervised"
     metrics: tuple[str, ...] = ("auroc", "accuracy")
     note: str = ""
+    strategies: Mapping[str, str] = field(default_factory=dict)
+
+    def asks(self, variant: str) -> str:
+        """The strategy that a variant asks by."""
+        return self.strategies.get(variant, self.strategy)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,10 +100,10 @@ def check(study: Study) -> None:
     for budget in study.budgets:
         resolve_budgets([budget], 10**9)
     side = study.size or preset(study.preset)["images"]["size"]
-    for table in study.variants.values():
+    for name, table in study.variants.items():
         config = config_of(study, table, {"folder": "", "size": side})
         for seed in study.seeds:
-            config = arm_config(config, study.strategy, seed)
+            config = arm_config(config, study.asks(name), seed)
         check_settings(config, findings=2)
 
 
@@ -147,7 +153,9 @@ def _of_variant(
 ) -> Iterator[Run]:
     config = config_of(study, table, base.config.images.model_dump())
     workspace = Workspace(base.root, config, base.ledger, base.images)
-    caches = frozenset((base.root, cache) for cache in _caches(name, table))
+    shared = str(table["name"]) if study.strategies else name  # one recipe, asked for otherwise
+    caches = frozenset((base.root, cache) for cache in _caches(shared, table))
+    study = replace(study, strategy=study.asks(name))
     for arm, asked in _arms(study, base, seed):
         yield Run(data, split, name, workspace, arm, asked, caches)
 

@@ -75,11 +75,12 @@ def caption(study: Study, rows: Sequence[Row]) -> str:
     )
     short = [row for row in rows if len(row.seeds) < len(set(study.seeds))]
     against = study.baseline or f"the first stage of the same {study.axis}"
+    drawn = "each strategy" if study.strategies else f"strategy {study.strategy}"
     return " ".join(
         [
             f"Vault: {over}; differences are against {against}, AUROC paired by seed and patient, "
             "accuracy by seed.",
-            f"Labels drawn by strategy {study.strategy}; preset {study.preset}"
+            f"Labels drawn by {drawn}; preset {study.preset}"
             + (f", {study.size} px" if study.size else "")
             + (", validation no larger than the budget" if study.small_validation else "")
             + f"; {device_name(study.device)}, torch {torch.__version__}.",

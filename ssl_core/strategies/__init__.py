@@ -39,7 +39,7 @@ from ssl_core.strategies.committee import (
 )
 from ssl_core.strategies.cover import prob_cover, prob_cover_reason
 from ssl_core.strategies.diversity import k_center, k_center_reason
-from ssl_core.strategies.duplicates import demote_duplicates, suppress_duplicates
+from ssl_core.strategies.duplicates import DUPLICATE, demote_duplicates, suppress_duplicates
 from ssl_core.strategies.gradients import badge, badge_reason
 from ssl_core.strategies.hybrid import (
     auto,
@@ -49,6 +49,7 @@ from ssl_core.strategies.hybrid import (
     random_diverse,
     random_diverse_reason,
 )
+from ssl_core.strategies.optimal import design, design_reason
 from ssl_core.strategies.uncertainty import (
     entropy,
     entropy_reason,
@@ -60,6 +61,7 @@ from ssl_core.strategies.uncertainty import (
 from ssl_core.strategies.view import PoolView, Reason, Strategy
 
 __all__ = [
+    "DUPLICATE",
     "MAX_CLUSTERS",
     "NEEDS",
     "NEIGHBOURS",
@@ -82,6 +84,7 @@ STRATEGIES: dict[str, Strategy] = {
     "disagreement": disagreement,
     "cold_start": cold_start,
     "kmeans_start": kmeans_start,
+    "design": design,
     "k_center": k_center,
     "badge": badge,
     "prob_cover": prob_cover,
@@ -101,6 +104,7 @@ NEEDS: dict[str, frozenset[str]] = {
     "disagreement": frozenset({"probabilities", "teacher_probabilities"}),
     "cold_start": frozenset({"features"}),
     "kmeans_start": frozenset({"features"}),
+    "design": frozenset({"features"}),
     "k_center": frozenset({"features"}),
     "badge": frozenset({"probabilities", "features"}),
     "prob_cover": frozenset({"features"}),
@@ -125,6 +129,7 @@ _REASONS: dict[str, Reason] = {
     "disagreement": disagreement_reason,
     "cold_start": cold_start_reason,
     "kmeans_start": kmeans_start_reason,
+    "design": design_reason,
     "k_center": k_center_reason,
     "badge": badge_reason,
     "prob_cover": prob_cover_reason,

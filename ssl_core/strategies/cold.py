@@ -69,15 +69,15 @@ def cold_start_reason(view: PoolView, i: int, score: float, findings: Sequence[s
     """Its place in the order, and what that order is."""
     return (
         f"place {place(view, score)} of {view.size} in an order that asks typical images "
-        "of each cluster first"
+        "of each cluster first, of clusters without labeled images before others"
     )
 
 
 def kmeans_start_reason(view: PoolView, i: int, score: float, findings: Sequence[str]) -> str:
     """Its place in the order, and what that order is."""
     return (
-        f"place {place(view, score)} of {view.size} in an order that asks the images nearest "
-        "to the centre of each cluster first"
+        f"place {place(view, score)} of {view.size} in an order that asks the images nearest to "
+        "the centre of each cluster first, of clusters without labeled images before others"
     )
 
 

@@ -9,6 +9,7 @@ from ssl_core.embedding import unit_rows
 from ssl_core.strategies.spread import BLOCK, blocks
 from ssl_core.strategies.view import Array, Floats, PoolView, Rows, Scores, need_features
 
+DUPLICATE = 0.995  # cosine above which two images are one, if nothing else is said
 AT_A_TIME = 1_024  # items of the order that are compared in one matrix product
 
 

@@ -65,12 +65,15 @@ def _errors(view: PoolView, rows: slice = slice(None)) -> Scores:
 
 
 def badge_reason(view: PoolView, i: int, score: float, findings: Sequence[str]) -> str:
-    """Its place in the draw, and the length of its own gradient."""
-    features = need_features(view, "badge")
-    length = float(np.linalg.norm(_errors(view, slice(i, i + 1)))) * float(
-        np.linalg.norm(float64(features[i]))
-    )
+    """The first: its gradient and the finding that is most of it. Others: their place."""
+    if score < view.size:
+        return (
+            f"place {place(view, score)} of {view.size} in a draw that favors images that would "
+            "change the last layer otherwise than those drawn before"
+        )
+    features, error = need_features(view, "badge"), _errors(view, slice(i, i + 1))[0]
+    length = float(np.linalg.norm(error)) * float(np.linalg.norm(float64(features[i])))
     return (
-        f"place {place(view, score)} of {view.size} in a draw that favors images that would "
-        f"change the last layer otherwise than those drawn before (length of its own: {length:.3g})"
+        f"place 1 of {view.size}: of all images it would change the last layer most (a gradient "
+        f"of length {length:.3g}, most of it for {findings[int(np.abs(error).argmax())]})"
     )

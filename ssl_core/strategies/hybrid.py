@@ -9,8 +9,8 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from ssl_core.strategies.cold import kmeans_start
 from ssl_core.strategies.diversity import k_center_order
+from ssl_core.strategies.optimal import design_order, still_open
 from ssl_core.strategies.uncertainty import margin, margin_reason
 from ssl_core.strategies.view import (
     Array,
@@ -62,17 +62,19 @@ def auto(view: PoolView, n: int, rng: np.random.Generator) -> Scores:
     """Typical first, uncertain later: two orders merged, with a share that the labels decide.
 
     With L labeled items and C findings, the share w = L / (L + `DECAY` · max(C, 2)) of places
-    go to `margin_diverse` and the others to `kmeans_start`: place j (from 1) to the former
+    go to `margin_diverse` and the others to `design`, in which a pool item counts by how open the
+    model leaves it (`still_open`): place j (from 1) to the former
     where floor(j · w) > floor((j - 1) · w). An item that the other order has placed is passed over;
     what the typical order asks counts as asked for the uncertain one. Without labels or without
-    a model w = 0, and this is `kmeans_start`. Scores are N, N-1, ..., 1.
+    a model w = 0, and this is `design`. Scores are N, N-1, ..., 1.
 
     Source: Hacohen, Dekel and Weinshall, Active Learning on a Budget: Opposite Strategies Suit
     High and Low Budgets, ICML 2022, for the direction; the rule is this project's own.
     """
     features, share = need_features(view, "auto"), uncertain_share(view)
     uncertain_count = math.floor(n * share + 1e-9)
-    typical = np.argsort(-kmeans_start(view, n - uncertain_count, rng))
+    open_ = still_open(view) if share else np.ones(view.size)
+    typical = np.argsort(-design_order(view, open_, n - uncertain_count, rng, "auto"))
     if share == 0.0:
         return in_order(typical)
     asked = features[typical[: n - uncertain_count]]
@@ -117,7 +119,7 @@ def auto_reason(view: PoolView, i: int, score: float, findings: Sequence[str]) -
     )
     if uncertain:
         return found + f"far from labeled and asked ones, {margin_reason(view, i, score, findings)}"
-    return found + "the next nearest to the center of its cluster"
+    return found + "it tells most about the pool, given labeled and asked images"
 
 
 def _uncertain_places(size: int, share: float) -> npt.NDArray[np.bool_]:

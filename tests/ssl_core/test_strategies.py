@@ -27,6 +27,7 @@ DRAWING = {
     "class_balanced_random",
     "cold_start",
     "kmeans_start",
+    "design",
     "k_center",
     "badge",
     "prob_cover",

@@ -100,9 +100,9 @@ def labeled_view(count, task="multi_label", size=60, seed=0):
 def test_auto_can_do_without_a_model():
     assert NEEDS["auto"] == {"features"}
     view = replace(labeled_view(30), probabilities=None)
-    assert order_of("auto", view, 5) == order_of("kmeans_start", view, 5)
+    assert order_of("auto", view, 5) == order_of("design", view, 5)
     unlabeled = replace(labeled_view(30), labeled_features=None)
-    assert order_of("auto", unlabeled, 5) == order_of("kmeans_start", unlabeled, 5)
+    assert order_of("auto", unlabeled, 5) == order_of("design", unlabeled, 5)
 
 
 @pytest.mark.parametrize(
@@ -128,7 +128,8 @@ def test_auto_merges_the_two_orders_at_the_stated_places(task, count, n):
     share = count / (count + 50 * findings)
     chance, turns = rng(3), [int(j * share + 1e-9) for j in range(61)]
     many = turns[n]
-    typical = np.argsort(-hybrid.kmeans_start(view, n - many, chance)).tolist()
+    open_ = hybrid.still_open(view)
+    typical = np.argsort(-hybrid.design_order(view, open_, n - many, chance, "auto")).tolist()
     asked = np.concatenate([view.labeled_features, view.features[typical[: n - many]]])
     aware = replace(view, labeled_features=asked)
     uncertain = np.argsort(-hybrid.margin_diverse(aware, many, chance)).tolist()
@@ -146,7 +147,7 @@ def test_the_reason_of_auto_says_which_order_placed_the_item():
     first, second = (reason("auto", view, order[k], 60.0 - k, FINDINGS) for k in (0, 1))
     assert first == (
         "place 1 of 60, one of the 50% for typical images with 100 labeled: "
-        "the next nearest to the center of its cluster"
+        "it tells most about the pool, given labeled and asked images"
     )
     assert second.startswith(
         "place 2 of 60, one of the 50% for uncertain images with 100 labeled: "

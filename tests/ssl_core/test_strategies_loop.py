@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 from shutil import copytree
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from ssl_core import work
 from ssl_core.errors import ConfigError
 from ssl_core.preflight import check_settings
 from ssl_core.rounds import run_round
-from ssl_core.strategies import NEEDS, STRATEGIES
+from ssl_core.strategies import NEEDS, STRATEGIES, PoolView
 from tests import toy
 
 
@@ -70,3 +72,26 @@ def test_students_and_teachers_disagreement_is_the_score(one_round, tmp_path):
             words = row.reason.split()
             assert words[0] == "teacher"
             assert abs(float(words[1]) - float(words[4])) == pytest.approx(row.score, abs=0.0101)
+
+
+@pytest.mark.parametrize(("wanted", "first"), [(False, [0, 1]), (True, [0, 2]), (0.5, [0, 3])])
+def test_near_duplicates_are_asked_last_where_that_is_wanted(wanted, first):
+    """Item 1 is as item 0, item 2 has a cosine of .8 to it, item 3 of 0."""
+    features = np.array([[1.0, 0.0], [2.0, 0.0], [0.8, 0.6], [0.0, 1.0]])
+    turn = SimpleNamespace(
+        config=SimpleNamespace(selection=SimpleNamespace(duplicates=wanted)),
+        round=SimpleNamespace(query_size=2),
+        seed=lambda name: 0,
+    )
+    scores = np.array([4.0, 3.0, 2.0, 1.0])
+    found = work._without_duplicates(turn, PoolView(4, features=features), scores)
+    assert np.argsort(-found)[:2].tolist() == first
+    assert work._without_duplicates(turn, PoolView(4), scores) is scores
+
+
+@pytest.mark.parametrize("duplicates", [True, 0.9])
+def test_a_round_without_near_duplicates_still_fills_its_query(one_round, tmp_path, duplicates):
+    copytree(one_round, tmp_path / "w")
+    workspace, room = with_selection(tmp_path / "w", strategy="margin", duplicates=duplicates)
+    number = run_round(workspace, room)
+    assert len(workspace.ledger.selections(number)) == 8

@@ -151,8 +151,12 @@ def test_the_first_of_badge_has_the_longest_gradient():
     view = PoolView(size=3, probabilities=p, features=features)
     assert {order_of("badge", view, 1, seed)[0] for seed in range(10)} == {1}
     assert reason("badge", view, 1, 3.0, FINDINGS) == (
-        "place 1 of 3 in a draw that favors images that would change the last layer otherwise "
-        "than those drawn before (length of its own: 2.25)"
+        "place 1 of 3: of all images it would change the last layer most (a gradient of length "
+        "2.25, most of it for Effusion)"
+    )
+    assert reason("badge", view, 0, 2.0, FINDINGS) == (
+        "place 2 of 3 in a draw that favors images that would change the last layer otherwise "
+        "than those drawn before"
     )
 
 
