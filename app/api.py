@@ -21,8 +21,8 @@ from app import api_answers as answers
 from app.api_model import CHECK_SECONDS, Choose, ModelKeeper, Served, pixels_of, prediction
 from app.api_upload import decoded, received
 from app.export import model_card
+from ssl_core.claims.promotion import find_in_use
 from ssl_core.errors import ReadloopError, WorkspaceError
-from ssl_core.promotion import find_in_use
 from ssl_core.workspace import Workspace
 
 MAX_MB = 32.0

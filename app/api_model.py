@@ -17,16 +17,16 @@ from PIL import Image
 
 from app import api_answers as answers
 from app.api_upload import Upload
-from ssl_core.activation import class_activation, over_image
+from ssl_core.claims.promotion import find_in_use
 from ssl_core.config import Config, load_config, validated
 from ssl_core.errors import ConfigError, ReadloopError, WorkspaceError
 from ssl_core.images import fit_image
-from ssl_core.models import Classifier
-from ssl_core.predict import Device, Tta, choose_device, predict
-from ssl_core.promotion import find_in_use
+from ssl_core.pictures.activation import class_activation, over_image
 from ssl_core.recipes import plan
 from ssl_core.records import Model
 from ssl_core.student import operating_point, present
+from ssl_core.training.models import Classifier
+from ssl_core.training.predict import Device, Tta, choose_device, predict
 from ssl_core.workspace import CONFIG_FILE, Workspace
 
 Choose = Callable[[Workspace], tuple[int, Model] | None]

@@ -34,7 +34,6 @@ from app.rooms import archive_room, simulated_room
 from app.status import status_of, status_table
 from connectors.manifest import Columns
 from ssl_core.config import load_config
-from ssl_core.distributed import is_main, join_torchrun
 from ssl_core.errors import ConfigError, ReadloopError
 from ssl_core.intake import Intake, Policy
 from ssl_core.preflight import check_settings
@@ -42,6 +41,7 @@ from ssl_core.presets import DEFAULT_RECIPE
 from ssl_core.recipes import RECIPES
 from ssl_core.rounds import abandon_round, run_round
 from ssl_core.simulate import Cell, simulate
+from ssl_core.training.distributed import is_main, join_torchrun
 from ssl_core.workspace import CONFIG_FILE, Workspace, open_workspace
 
 cli = typer.Typer(

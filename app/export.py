@@ -17,13 +17,13 @@ from rich.table import Table
 from app import show
 from app.status import queue
 from connectors.folder import FolderSource
+from ssl_core.claims.promotion import find_in_use, in_use
 from ssl_core.errors import ImageError, WorkspaceError
 from ssl_core.images import fit_image
-from ssl_core.predict import Device, choose_device, predict
-from ssl_core.promotion import find_in_use, in_use
 from ssl_core.recipes import plan
 from ssl_core.records import Measurement, Model, Selection
 from ssl_core.student import operating_point, present
+from ssl_core.training.predict import Device, choose_device, predict
 from ssl_core.workspace import Workspace
 
 LABEL_COLUMNS = ("item_id", "path", "patient", "split", "finding", "value", "reader", "source")

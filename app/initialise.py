@@ -15,9 +15,9 @@ from connectors.folder import FolderSource
 from connectors.manifest import Columns, read_manifest
 from ssl_core.config import Config, ledger_url, save_config, validated
 from ssl_core.errors import ImageError, ReadloopError, WorkspaceError
+from ssl_core.history.ledger import Ledger
 from ssl_core.images import ImageStore, looks_grey
 from ssl_core.intake import Intake, Policy, content_digests, take_in
-from ssl_core.ledger import Ledger
 from ssl_core.preflight import check_settings
 from ssl_core.presets import DEFAULT_RECIPE, preset
 from ssl_core.progress import Progress, Report, silent

@@ -10,7 +10,7 @@ import typer
 from app import show
 from app.arguments import WorkspacePath
 from ssl_core.errors import MapError
-from ssl_core.map_files import load_map, mapped_rounds
+from ssl_core.pictures.map_files import load_map, mapped_rounds
 from ssl_core.workspace import open_workspace
 
 
@@ -30,7 +30,7 @@ def lay_out(
     ] = None,
 ) -> None:
     """Add a method to the map of a round; what the round's model made of the images is kept."""
-    from ssl_core.maps import make_map
+    from ssl_core.pictures.maps import make_map
 
     ws = open_workspace(workspace)
     finished = [r.number for r in ws.ledger.rounds() if ws.ledger.finished(r.number)]

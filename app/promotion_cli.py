@@ -12,8 +12,8 @@ from rich.table import Table
 
 from app import show
 from app.arguments import WorkspacePath
+from ssl_core.claims.promotion import candidates, find_candidate, find_in_use, promote, roll_back
 from ssl_core.evidence import Estimate
-from ssl_core.promotion import candidates, find_candidate, find_in_use, promote, roll_back
 from ssl_core.records import Measurement, Split
 from ssl_core.workspace import Workspace, open_workspace
 

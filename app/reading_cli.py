@@ -23,12 +23,12 @@ from app.reading_tables import (
 from app.rooms import is_archive
 from connectors.label_studio import server
 from connectors.label_studio.room import LabelStudioRoom
-from ssl_core import reading
 from ssl_core.errors import ReadingRoomError, WorkspaceError
-from ssl_core.reader_evidence import pace_told
+from ssl_core.readers import reading
+from ssl_core.readers.reader_evidence import pace_told
+from ssl_core.readers.reread_result import reread_result
+from ssl_core.readers.rereads import ask_rereads, reread_sentences
 from ssl_core.records import Rejection
-from ssl_core.reread_result import reread_result
-from ssl_core.rereads import ask_rereads, reread_sentences
 from ssl_core.workspace import Workspace, open_workspace
 
 RETRY_SECONDS = 60.0  # the longest wait of `sync --watch` for a server that is away

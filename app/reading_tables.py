@@ -10,9 +10,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from app import show
-from ssl_core.agreement import Agreement, Pace, agreement, pace
 from ssl_core.evidence import Estimate
-from ssl_core.reader_evidence import fair_reads, reader_evidence
+from ssl_core.readers.agreement import Agreement, Pace, agreement, pace
+from ssl_core.readers.reader_evidence import fair_reads, reader_evidence
 from ssl_core.workspace import Workspace
 
 TRUTH = (

@@ -14,13 +14,13 @@ from rich.table import Table
 from app import show
 from app.arguments import WorkspacePath, numbers, words
 from app.rooms import archive_room
-from ssl_core import tell
 from ssl_core.arms import Arm
-from ssl_core.curve import CONTROL
+from ssl_core.claims import tell
+from ssl_core.claims.curve import CONTROL
+from ssl_core.claims.kept_evidence import pair
+from ssl_core.claims.proof import Proof, Replayed, proof, sentences
 from ssl_core.errors import ConfigError
 from ssl_core.evidence import Difference
-from ssl_core.kept_evidence import pair
-from ssl_core.proof import Proof, Replayed, proof, sentences
 from ssl_core.simulate import Cell, resolve_budgets, simulate
 from ssl_core.workspace import open_workspace
 

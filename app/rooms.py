@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from connectors.archive import ArchiveRoom
-from ssl_core.ledger import Ledger
+from ssl_core.history.ledger import Ledger
 from ssl_core.source import ReadingRoom
 from ssl_core.workspace import Workspace
 

@@ -12,11 +12,11 @@ from rich.table import Table
 
 from app import show
 from app.rooms import is_archive
-from ssl_core import fallback
-from ssl_core.assignment import open_assignments, skipped_by_all
+from ssl_core.claims import fallback
 from ssl_core.evaluation import DIFFERENCE
 from ssl_core.evidence import Estimate
-from ssl_core.reading import panel_in
+from ssl_core.readers.assignment import open_assignments, skipped_by_all
+from ssl_core.readers.reading import panel_in
 from ssl_core.records import CONTROL, Measurement, Selection
 from ssl_core.rounds import unfinished
 from ssl_core.shadow import controls

@@ -19,7 +19,7 @@ from ssl_core import metrics
 from ssl_core.config import Config, Map, Reading, ledger_url, save_config
 from ssl_core.errors import TrainingError, WorkspaceError
 from ssl_core.evidence import Estimate, PerFinding, Statistic
-from ssl_core.ledger import Ledger
+from ssl_core.history.ledger import Ledger
 from ssl_core.progress import Report, silent
 from ssl_core.records import Answer
 from ssl_core.rounds import run_round, unfinished

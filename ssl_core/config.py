@@ -178,7 +178,7 @@ class Promotion(Table):
 
 
 class Alarm(Table):
-    """`[alarm]`: when a finding's pseudo-labels are no longer trusted; see `ssl_core/alarm.py`.
+    """`[alarm]`: when a finding's pseudo-labels are no longer trusted; see `auditing.alarm`.
 
     With `pause` the rounds after an alarm keep no pseudo-labels of the finding, until the reads
     speak for it again; findings in `ignore` are never paused. `false_alarm` is the chance, at the

@@ -11,15 +11,15 @@ import numpy as np
 import numpy.typing as npt
 
 from ssl_core import metrics, shadow
-from ssl_core.distributed import is_main
-from ssl_core.equal_budget import against_control, stand_ins
+from ssl_core.claims.equal_budget import against_control, stand_ins
 from ssl_core.errors import ReadloopError
 from ssl_core.evidence import PerFinding, compare
 from ssl_core.made import Made, finite
-from ssl_core.maps import keep_prediction
-from ssl_core.predict import predict
+from ssl_core.pictures.maps import keep_prediction
 from ssl_core.probabilities import probabilities, put_by, stage_model
 from ssl_core.records import CONTROL, Measurement, Model, Split
+from ssl_core.training.distributed import is_main
+from ssl_core.training.predict import predict
 from ssl_core.turn import Turn
 from ssl_core.workspace import Part, part
 

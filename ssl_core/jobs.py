@@ -16,8 +16,8 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, func, insert, select
 
-from ssl_core import database, round_events, schema
 from ssl_core.errors import Cancelled, WorkspaceError
+from ssl_core.history import database, round_events, schema
 from ssl_core.job_progress import Curve, Note, curves_of, step_of
 from ssl_core.job_states import (
     ENDS,

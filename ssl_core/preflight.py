@@ -11,13 +11,13 @@ from pathlib import Path
 import torch
 
 from ssl_core.config import Config, Images, ledger_url
-from ssl_core.distributed import check_devices
 from ssl_core.errors import ConfigError, WorkspaceError
-from ssl_core.models import build_model
-from ssl_core.predict import choose_device, tta_views
 from ssl_core.recipes import Fit, Plan, PseudoLabel, plan
 from ssl_core.records import Task
 from ssl_core.strategies import NEEDS
+from ssl_core.training.distributed import check_devices
+from ssl_core.training.models import build_model
+from ssl_core.training.predict import choose_device, tta_views
 
 
 def check_settings(config: Config, findings: int) -> None:

@@ -6,9 +6,9 @@ from copy import deepcopy
 from dataclasses import asdict
 from typing import Any
 
-from ssl_core.augment import MILD
 from ssl_core.errors import ConfigError
 from ssl_core.recipes import RECIPES
+from ssl_core.training.augment import MILD
 
 DEFAULT_RECIPE = "teacher_student"
 

@@ -17,13 +17,13 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from ssl_core.distributed import is_main
 from ssl_core.errors import WorkspaceError
 from ssl_core.metrics import decide
-from ssl_core.predict import Device, choose_device, predict
 from ssl_core.progress import Report, silent
 from ssl_core.recipes import Plan, plan
 from ssl_core.records import Model, Round, Split
+from ssl_core.training.distributed import is_main
+from ssl_core.training.predict import Device, choose_device, predict
 from ssl_core.turn import Turn, replay
 from ssl_core.workspace import Part, Workspace, part
 

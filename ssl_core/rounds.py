@@ -16,19 +16,19 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 
-from ssl_core import reading
-from ssl_core.distributed import barrier, check_devices, is_main
 from ssl_core.errors import WorkspaceError
 from ssl_core.evaluation import evaluate_stage
 from ssl_core.made import Made
-from ssl_core.maps import forget_pieces, map_round
-from ssl_core.predict import choose_device
+from ssl_core.pictures.maps import forget_pieces, map_round
 from ssl_core.preflight import check_settings, check_task
 from ssl_core.progress import Progress, Report, silent
+from ssl_core.readers import reading
 from ssl_core.recipes import Fit, Pretrain, plan
 from ssl_core.records import CONTROL, Round, Stage
 from ssl_core.shadow import shadow_of, spared
 from ssl_core.source import ReadingRoom
+from ssl_core.training.distributed import barrier, check_devices, is_main
+from ssl_core.training.predict import choose_device
 from ssl_core.turn import Turn, can_teach, replay
 from ssl_core.work import fit_stage, pretrain_stage, pseudo_label_stage, select_stage
 from ssl_core.workspace import Workspace, one_process, part

@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ssl_core.errors import TrainingError
-from ssl_core.ledger import Ledger
+from ssl_core.history.ledger import Ledger
 from ssl_core.made import Made
 from ssl_core.recipes import Fit, Plan, Pretrain, PseudoLabel
 from ssl_core.records import CONTROL, Round

@@ -9,16 +9,16 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from ssl_core import pseudo_labels
+from ssl_core.auditing import pseudo_labels
 from ssl_core.config import Config, validated
-from ssl_core.models import Classifier, build_model
-from ssl_core.predict import Device, Inputs, choose_device
 from ssl_core.progress import Report
 from ssl_core.recipes import Plan, plan
 from ssl_core.records import Model, Round, Task
-from ssl_core.seeds import derived_seed
-from ssl_core.stems import Banks, stem_array, view_banks
-from ssl_core.train import learnable
+from ssl_core.training.models import Classifier, build_model
+from ssl_core.training.predict import Device, Inputs, choose_device
+from ssl_core.training.seeds import derived_seed
+from ssl_core.training.stems import Banks, stem_array, view_banks
+from ssl_core.training.train import learnable
 from ssl_core.workspace import Part, Workspace, part
 
 

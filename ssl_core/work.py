@@ -9,21 +9,23 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ssl_core import fallback, pseudo_labels, strategies
+from ssl_core import strategies
+from ssl_core.auditing import pseudo_labels
+from ssl_core.auditing.pauses import withhold
+from ssl_core.claims import fallback
 from ssl_core.made import Made
 from ssl_core.made import finite as _finite
-from ssl_core.maps import keep_prediction
-from ssl_core.models import Classifier, save_model, with_new_head
-from ssl_core.pauses import withhold
-from ssl_core.predict import predict, predict_views
+from ssl_core.pictures.maps import keep_prediction
 from ssl_core.pretrain import pretrained
 from ssl_core.probabilities import probabilities, put_by
 from ssl_core.recipes.stages import LABELS, Fit, Pretrain, PseudoLabel
 from ssl_core.records import Model, Selection
 from ssl_core.records import PseudoLabel as PseudoLabelRow
 from ssl_core.selection import draw
-from ssl_core.steps import Examples, Unlabeled
-from ssl_core.train import fit, learnable
+from ssl_core.training.models import Classifier, save_model, with_new_head
+from ssl_core.training.predict import predict, predict_views
+from ssl_core.training.steps import Examples, Unlabeled
+from ssl_core.training.train import fit, learnable
 from ssl_core.turn import Turn
 from ssl_core.workspace import MODELS_FOLDER
 

@@ -13,11 +13,11 @@ from filelock import FileLock, Timeout
 
 from ssl_core.config import Config, ledger_url, load_config
 from ssl_core.errors import ConfigError, WorkspaceError
+from ssl_core.history.ledger import Ledger
+from ssl_core.history.truth import label_matrix
 from ssl_core.images import ImageStore
-from ssl_core.ledger import Ledger
-from ssl_core.models import Classifier, load_model
 from ssl_core.records import Item, Label, Model
-from ssl_core.truth import label_matrix
+from ssl_core.training.models import Classifier, load_model
 
 CONFIG_FILE = "readloop.toml"
 IMAGES_FOLDER = "images"

@@ -6,8 +6,8 @@ import math
 
 from sqlalchemy import func, select, text
 
-from ssl_core import database
-from ssl_core.ledger import Ledger
+from ssl_core.history import database
+from ssl_core.history.ledger import Ledger
 from ssl_core.records import (
     Assignment,
     Hint,

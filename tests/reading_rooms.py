@@ -7,9 +7,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from connectors.memory import MemoryRoom
-from ssl_core import label_events
 from ssl_core.config import Config, ledger_url, validated
-from ssl_core.ledger import Ledger
+from ssl_core.history import label_events
+from ssl_core.history.ledger import Ledger
 from ssl_core.records import SPLITS, Item, Label, Pulled, Round, Selection, Stage, Task
 from ssl_core.workspace import Workspace
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ssl_core.ledger import Ledger
+from ssl_core.history.ledger import Ledger
 from ssl_core.probabilities import FOLDER
 from ssl_core.recipes import plan
 from ssl_core.records import Measurement, Model, Pulled, Round, Selection, Stage

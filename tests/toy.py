@@ -10,8 +10,8 @@ import numpy as np
 from connectors.archive import ArchiveRoom
 from connectors.memory import MemorySource
 from ssl_core.config import Config, ledger_url, save_config, validated
+from ssl_core.history.ledger import Ledger
 from ssl_core.images import ImageStore
-from ssl_core.ledger import Ledger
 from ssl_core.records import Answer, Item, Task
 from ssl_core.workspace import CONFIG_FILE, IMAGES_FOLDER, Workspace, open_workspace
 

@@ -7,12 +7,12 @@ import math
 import numpy as np
 import torch
 
-from ssl_core.augment import Augmentation
-from ssl_core.models import build_model
-from ssl_core.objectives import supervised
-from ssl_core.predict import Device, predict
-from ssl_core.steps import Examples, Schedule
-from ssl_core.train import fit
+from ssl_core.training.augment import Augmentation
+from ssl_core.training.models import build_model
+from ssl_core.training.objectives import supervised
+from ssl_core.training.predict import Device, predict
+from ssl_core.training.steps import Examples, Schedule
+from ssl_core.training.train import fit
 
 NAN = math.nan
 SIZE = 16

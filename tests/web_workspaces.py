@@ -7,9 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from connectors.memory import MemoryRoom
-from ssl_core import promotion
+from ssl_core.claims import promotion
 from ssl_core.config import save_config
-from ssl_core.reading import queue, sync
+from ssl_core.readers.reading import queue, sync
 from ssl_core.records import Selection
 from ssl_core.rounds import run_round
 from ssl_core.workspace import CONFIG_FILE, Workspace, open_workspace

@@ -10,7 +10,7 @@ import numpy as np
 from rich.table import Table
 
 from app import show
-from ssl_core.alarm import RoundAudit, watch
+from ssl_core.auditing.alarm import RoundAudit, watch
 from ssl_core.config import Alarm as Rules
 
 POOL = 1_000  # items kept

@@ -12,8 +12,8 @@ import torch
 from rich.table import Table
 from torch import Tensor, nn
 
-from ssl_core.augment import S0, Augmentation, augment
 from ssl_core.errors import ReadloopError
+from ssl_core.training.augment import S0, Augmentation, augment
 
 
 def run(

@@ -12,7 +12,7 @@ from app import show
 from app.arguments import numbers, words
 from app.bench import selection_cli, studies_cli
 from ssl_core.errors import ConfigError
-from ssl_core.predict import choose_device
+from ssl_core.training.predict import choose_device
 
 cli = typer.Typer(help="Benchmarks that print a table.")
 studies_cli.add_to(cli)

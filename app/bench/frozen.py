@@ -11,11 +11,11 @@ import numpy as np
 import numpy.typing as npt
 
 from app.bench.datasets import workspace_of
-from ssl_core.models import build_model
-from ssl_core.predict import Device, choose_device, predict
+from ssl_core.history.truth import label_matrix
 from ssl_core.progress import Report, silent
 from ssl_core.records import Item, Label
-from ssl_core.truth import label_matrix
+from ssl_core.training.models import build_model
+from ssl_core.training.predict import Device, choose_device, predict
 from ssl_core.workspace import Workspace
 
 BACKBONE = "mobilenet_v2"

@@ -21,7 +21,7 @@ from connectors.label_studio.page import hint_result
 from connectors.label_studio.pictures import LocalFiles
 from connectors.label_studio.room import LabelStudioRoom
 from ssl_core.errors import ReadingRoomError
-from ssl_core.ledger import Ledger
+from ssl_core.history.ledger import Ledger
 from ssl_core.records import Assignment, Item, Pulled, Task
 
 TASK = Task("multi_label", tuple(f"finding {n}" for n in range(1, 15)))

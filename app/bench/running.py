@@ -21,8 +21,8 @@ from app.bench.study import Found, Run, Study, check, runs
 from app.rooms import archive_room
 from ssl_core.arms import arm_finished, run_arm
 from ssl_core.errors import ReadloopError, TrainingError
-from ssl_core.predict import choose_device
 from ssl_core.progress import Report, silent
+from ssl_core.training.predict import choose_device
 
 Outcome = tuple[Run, list[Found] | str]
 """A run with what was found, or with the sentence that says why nothing was."""

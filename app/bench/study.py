@@ -12,12 +12,12 @@ from ssl_core.arms import Arm, arm_config
 from ssl_core.config import Config, validated
 from ssl_core.errors import ConfigError
 from ssl_core.evidence import PerFinding
-from ssl_core.predict import choose_device
 from ssl_core.preflight import check_settings
 from ssl_core.presets import preset
 from ssl_core.progress import Report
 from ssl_core.recipes import Pretrain, plan
 from ssl_core.simulate import Cell, resolve_budgets
+from ssl_core.training.predict import choose_device
 from ssl_core.workspace import Workspace
 
 

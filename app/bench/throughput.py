@@ -13,11 +13,11 @@ import torch
 from rich.table import Table
 
 from app import show
-from ssl_core.augment import S0
-from ssl_core.models import build_model
-from ssl_core.objectives import supervised
-from ssl_core.predict import Device, choose_device, predict
-from ssl_core.steps import Examples, Loop, Schedule, reproducible
+from ssl_core.training.augment import S0
+from ssl_core.training.models import build_model
+from ssl_core.training.objectives import supervised
+from ssl_core.training.predict import Device, choose_device, predict
+from ssl_core.training.steps import Examples, Loop, Schedule, reproducible
 
 MODES = {
     "float32": {"autocast": False, "compile": False},

@@ -9,8 +9,8 @@ import streamlit as st
 from app.web import shell
 from app.web.charts import COLOURS, INK
 from app.web.words import percent
-from ssl_core import pauses
-from ssl_core.alarm import RoundAudit, Watch, sentence
+from ssl_core.auditing import pauses
+from ssl_core.auditing.alarm import RoundAudit, Watch, sentence
 from ssl_core.workspace import Workspace
 
 

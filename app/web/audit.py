@@ -13,9 +13,9 @@ from app.web.access import Person
 from app.web.blind import hidden
 from app.web.charts import COLOURS, INK
 from app.web.pictures import grid
-from ssl_core import audit
-from ssl_core.contradictions import Contradiction, contradictions
-from ssl_core.promotion import find_in_use
+from ssl_core.auditing import audit
+from ssl_core.claims.promotion import find_in_use
+from ssl_core.readers.contradictions import Contradiction, contradictions
 from ssl_core.workspace import Workspace
 
 

@@ -9,8 +9,8 @@ import streamlit as st
 from app.web import shell
 from app.web.charts import COLOURS, INK
 from app.web.words import interval, percent
-from ssl_core import audit
-from ssl_core.calibration import Reliability
+from ssl_core.auditing import audit
+from ssl_core.auditing.calibration import Reliability
 from ssl_core.evidence import Estimate
 from ssl_core.workspace import Workspace
 

@@ -9,11 +9,11 @@ import streamlit as st
 
 from app.web import shell
 from app.web.words import interval, percent
-from ssl_core.agreement import Agreement, agreement
+from ssl_core.auditing.pool_reads import prevalence, weigher
 from ssl_core.evidence import Estimate
+from ssl_core.history.truth import label_matrix
 from ssl_core.metrics import prevalence as plain_prevalence
-from ssl_core.pool_reads import prevalence, weigher
-from ssl_core.truth import label_matrix
+from ssl_core.readers.agreement import Agreement, agreement
 from ssl_core.workspace import Workspace
 
 

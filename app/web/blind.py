@@ -8,8 +8,8 @@ import streamlit as st
 
 from app.web import shell
 from app.web.access import Person
-from ssl_core.assignment import open_assignments
-from ssl_core.reading import panel_in
+from ssl_core.readers.assignment import open_assignments
+from ssl_core.readers.reading import panel_in
 from ssl_core.records import Assignment, HeldRead
 from ssl_core.workspace import Workspace
 

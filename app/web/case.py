@@ -24,13 +24,13 @@ from app.web.pictures import grid
 from app.web.points import METHODS, coloured, known_of, map_of, shapes_of, without
 from app.web.scatter import Points, scatter
 from connectors.folder import FolderSource
-from ssl_core.activation import over_image
 from ssl_core.errors import ReadloopError
+from ssl_core.history.truth import label_matrix
 from ssl_core.images import fit_image
-from ssl_core.map_files import RoundMap, mapped_rounds
-from ssl_core.neighbours import Labeled, labeled_items, nearest, star
-from ssl_core.thumbnails import windowed
-from ssl_core.truth import label_matrix
+from ssl_core.pictures.activation import over_image
+from ssl_core.pictures.map_files import RoundMap, mapped_rounds
+from ssl_core.pictures.neighbours import Labeled, labeled_items, nearest, star
+from ssl_core.pictures.thumbnails import windowed
 from ssl_core.workspace import Workspace
 
 SIDE = 420  # pixels an image is shown at

@@ -12,7 +12,7 @@ COLOURS = {
     "supervised": "#D55E00",
     "control": "#8A8A8A",
 }
-"""By a line's role (see `ssl_core.curve`)."""
+"""By a line's role (see `ssl_core.claims.curve`)."""
 
 DASHES = {"control": [6, 4], "supervised": [2, 2], "intermediate": [1, 3]}
 """Lines differ by more than colour."""

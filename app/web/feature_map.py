@@ -14,7 +14,7 @@ from app.web.pictures import grid
 from app.web.points import METHODS, Known, coloured, known_of, map_of, shapes_of, without
 from app.web.scatter import Points, scatter
 from ssl_core.errors import MapError
-from ssl_core.map_files import RoundMap, mapped_rounds
+from ssl_core.pictures.map_files import RoundMap, mapped_rounds
 from ssl_core.workspace import Workspace
 
 SHOWN = 24  # images of a selection

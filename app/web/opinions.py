@@ -10,13 +10,13 @@ import numpy.typing as npt
 import streamlit as st
 
 from app.web import shell
-from ssl_core.activation import class_activation
 from ssl_core.config import Config, validated
-from ssl_core.models import Classifier
-from ssl_core.predict import Device, Prediction, Tta, choose_device, predict
+from ssl_core.pictures.activation import class_activation
 from ssl_core.recipes import plan
 from ssl_core.records import Model
 from ssl_core.student import operating_point
+from ssl_core.training.models import Classifier
+from ssl_core.training.predict import Device, Prediction, Tta, choose_device, predict
 from ssl_core.workspace import Workspace
 
 

@@ -13,12 +13,12 @@ import streamlit as st
 from app.web import shell
 from app.web.access import Person
 from app.web.charts import COLOURS, DASHES, INK
-from ssl_core.claim import Claim, claim
-from ssl_core.cost import Cost
-from ssl_core.curve import MACRO, Curve, Line, label_cost
-from ssl_core.promotion import find_in_use
-from ssl_core.proof import Proof, outlook_sentences, proof, replay_sentences
-from ssl_core.tell import interval, ratio
+from ssl_core.claims.claim import Claim, claim
+from ssl_core.claims.cost import Cost
+from ssl_core.claims.curve import MACRO, Curve, Line, label_cost
+from ssl_core.claims.promotion import find_in_use
+from ssl_core.claims.proof import Proof, outlook_sentences, proof, replay_sentences
+from ssl_core.claims.tell import interval, ratio
 from ssl_core.workspace import Workspace
 
 NAMES = {

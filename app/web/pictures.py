@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import streamlit as st
 
 from ssl_core.images import ImageStore
-from ssl_core.thumbnails import CENTRE, WIDTH, data_url, thumbnails
+from ssl_core.pictures.thumbnails import CENTRE, WIDTH, data_url, thumbnails
 
 SIDE = 160  # pixels
 

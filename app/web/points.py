@@ -9,9 +9,9 @@ import numpy.typing as npt
 import streamlit as st
 
 from app.web.scatter import LABELED, POOL, QUEUE, VALIDATION, VAULT
-from ssl_core.map_files import FOLDER, INDEX, RoundMap, load_map
+from ssl_core.history.truth import label_matrix
+from ssl_core.pictures.map_files import FOLDER, INDEX, RoundMap, load_map
 from ssl_core.records import SPLITS
-from ssl_core.truth import label_matrix
 from ssl_core.workspace import Workspace
 
 UNKNOWN = "not labeled"

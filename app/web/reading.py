@@ -20,13 +20,13 @@ from app.web.blind import asked_of, waiting
 from app.web.charts import INK
 from app.web.pictures import grid
 from connectors.label_studio.room import LabelStudioRoom, Place
-from ssl_core import reading
-from ssl_core.agreement import pace
-from ssl_core.assignment import DONE, skipped_by_all
 from ssl_core.errors import ReadloopError
-from ssl_core.reading import panel_in
+from ssl_core.history.truth import unusable_items
+from ssl_core.readers import reading
+from ssl_core.readers.agreement import pace
+from ssl_core.readers.assignment import DONE, skipped_by_all
+from ssl_core.readers.reading import panel_in
 from ssl_core.records import Assignment, HeldRead, Selection
-from ssl_core.truth import unusable_items
 from ssl_core.workspace import Workspace
 
 PAGE = 24  # thumbnails at a time

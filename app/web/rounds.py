@@ -16,8 +16,8 @@ from app.web.access import Person
 from app.web.blind import hidden
 from app.web.charts import forest
 from app.web.pictures import grid
-from ssl_core import promotion
-from ssl_core.compare import Comparison, compare_rounds, settings_diff
+from ssl_core.claims import promotion
+from ssl_core.claims.compare import Comparison, compare_rounds, settings_diff
 from ssl_core.job_states import JobState
 from ssl_core.records import Promotion
 from ssl_core.rounds import unfinished

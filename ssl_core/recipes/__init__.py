@@ -11,12 +11,12 @@ from importlib import import_module
 from pkgutil import iter_modules
 from typing import Any, get_type_hints
 
-from ssl_core.augment import Augmentation
 from ssl_core.config import validated
 from ssl_core.errors import ConfigError
-from ssl_core.predict import Tta
-from ssl_core.rand_augment import View
 from ssl_core.recipes.stages import Fit, Pretrain, PseudoLabel, Settings, Stage
+from ssl_core.training.augment import Augmentation
+from ssl_core.training.predict import Tta
+from ssl_core.training.rand_augment import View
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,13 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ssl_core.augment import MILD, Augmentation
 from ssl_core.config import Count, Share
-from ssl_core.distributed import join_processes
-from ssl_core.objectives import Batch, classification, see
-from ssl_core.rand_augment import RandAugment
 from ssl_core.recipes.stages import LABELS, Fit, Settings, Stage
-from ssl_core.steps import NotNegative, Schedule
+from ssl_core.training.augment import MILD, Augmentation
+from ssl_core.training.distributed import join_processes
+from ssl_core.training.objectives import Batch, classification, see
+from ssl_core.training.rand_augment import RandAugment
+from ssl_core.training.steps import NotNegative, Schedule
 
 REMEMBERED = 128  # batches in the running mean of predictions (ReMixMatch, Section 3.1)
 

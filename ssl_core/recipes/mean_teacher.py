@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ssl_core.augment import MILD, Augmentation
 from ssl_core.config import Count, Share
 from ssl_core.errors import ConfigError
-from ssl_core.objectives import Batch, classification, see
 from ssl_core.recipes.stages import LABELS, Fit, Settings, Stage
-from ssl_core.steps import NotNegative, Schedule
+from ssl_core.training.augment import MILD, Augmentation
+from ssl_core.training.objectives import Batch, classification, see
+from ssl_core.training.steps import NotNegative, Schedule
 
 
 class MeanTeacher(Settings):

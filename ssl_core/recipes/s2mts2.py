@@ -13,14 +13,14 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from ssl_core.augment import MILD, Augmentation
 from ssl_core.config import Count, Positive, Share
-from ssl_core.distributed import join_processes
-from ssl_core.objectives import Batch, see
 from ssl_core.recipes.mean_teacher import Consistency, check_average
 from ssl_core.recipes.simclr_v2 import PART
 from ssl_core.recipes.stages import LABELS, Fit, Pretrain, Settings, Stage
-from ssl_core.steps import NotNegative, Schedule
+from ssl_core.training.augment import MILD, Augmentation
+from ssl_core.training.distributed import join_processes
+from ssl_core.training.objectives import Batch, see
+from ssl_core.training.steps import NotNegative, Schedule
 
 
 class S2mts2(Settings):

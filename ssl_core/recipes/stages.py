@@ -7,12 +7,12 @@ from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
-from ssl_core.augment import Augmentation
 from ssl_core.config import Table
-from ssl_core.objectives import Objective, supervised
-from ssl_core.predict import Tta
-from ssl_core.rand_augment import View
-from ssl_core.steps import Schedule
+from ssl_core.training.augment import Augmentation
+from ssl_core.training.objectives import Objective, supervised
+from ssl_core.training.predict import Tta
+from ssl_core.training.rand_augment import View
+from ssl_core.training.steps import Schedule
 
 
 def _table(default: Any) -> dict[str, Any]:

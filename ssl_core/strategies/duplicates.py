@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from ssl_core.embedding import unit_rows
+from ssl_core.pictures.embedding import unit_rows
 from ssl_core.strategies.spread import BLOCK, blocks
 from ssl_core.strategies.view import Array, Floats, PoolView, Rows, Scores, need_features
 

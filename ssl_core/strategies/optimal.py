@@ -72,7 +72,7 @@ def components(features: Array, labeled: Array | None) -> tuple[Scores, Scores]:
 def _directions(rows: Scores) -> Scores:
     """Rows of length 1; a row at the centre has none and stays 0."""
     length = np.sqrt((rows**2).sum(axis=1, keepdims=True))
-    return rows * np.where(length > 1e-9, 1.0 / np.maximum(length, 1e-9), 0.0)
+    return np.where(length > 1e-9, rows / np.maximum(length, 1e-9), 0.0)
 
 
 def _greedy(pool: Scores, labeled: Scores, open_: Scores, n: int) -> tuple[Rows, Rows]:

@@ -29,12 +29,12 @@ from app.api_model import ModelKeeper
 from app.cli import run
 from app.export import predict_files
 from connectors.folder import FolderSource
-from ssl_core.activation import class_activation, over_image
-from ssl_core.predict import Device, predict
-from ssl_core.promotion import find_in_use, in_use
+from ssl_core.claims.promotion import find_in_use, in_use
+from ssl_core.pictures.activation import class_activation, over_image
 from ssl_core.records import Model
 from ssl_core.rounds import run_round
 from ssl_core.student import operating_point
+from ssl_core.training.predict import Device, predict
 from ssl_core.workspace import open_workspace
 from tests import toy
 from tests.app.test_cli import archive, data  # noqa: F401 (fixtures)

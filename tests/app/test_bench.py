@@ -27,11 +27,11 @@ from app.bench.study import Study, runs
 from app.cli import run
 from connectors.manifest import read_manifest
 from ssl_core.arms import arm_folder, open_arm
-from ssl_core.augment import S0
 from ssl_core.errors import TrainingError
 from ssl_core.evidence import Difference
 from ssl_core.progress import silent
 from ssl_core.recipes import plan
+from ssl_core.training.augment import S0
 from tests import toy
 
 REAL = Path(os.environ.get("READLOOP_DATA", "../shared/data"))

@@ -22,12 +22,12 @@ from app import cli, initialise
 from app.cli import run
 from ssl_core.config import load_config
 from ssl_core.errors import Cancelled, LedgerError
-from ssl_core.ledger import Ledger
-from ssl_core.models import build_model
-from ssl_core.predict import Device
+from ssl_core.history.ledger import Ledger
 from ssl_core.records import Item, Label
 from ssl_core.rounds import run_round
-from ssl_core.stems import stem_array
+from ssl_core.training.models import build_model
+from ssl_core.training.predict import Device
+from ssl_core.training.stems import stem_array
 from ssl_core.workspace import LOCK_FILE, open_workspace
 from tests import toy
 

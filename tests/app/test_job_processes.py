@@ -17,8 +17,8 @@ from sqlalchemy import make_url
 
 from app import jobs
 from app.cli import run
-from ssl_core import database
 from ssl_core.errors import ConfigError, WorkspaceError
+from ssl_core.history import database
 from ssl_core.rounds import run_round, unfinished
 from ssl_core.workspace import one_process
 from tests import toy

@@ -16,7 +16,7 @@ from app.cli import run
 from connectors.label_studio import projects, server
 from connectors.label_studio.client import Client
 from connectors.label_studio.page import hint_result
-from ssl_core.truth import label_matrix
+from ssl_core.history.truth import label_matrix
 from ssl_core.workspace import open_workspace
 from tests import browser, toy
 from tests import rounds_by_hand as hand

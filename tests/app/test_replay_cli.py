@@ -9,8 +9,8 @@ import pytest
 
 from app.cli import run
 from app.replay_cli import markdown
-from ssl_core.ledger import Ledger
-from ssl_core.proof import proof
+from ssl_core.claims.proof import proof
+from ssl_core.history.ledger import Ledger
 from ssl_core.workspace import open_workspace
 from tests import toy
 from tests.rounds_by_hand import made

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from ssl_core.map_files import load_map
+from ssl_core.pictures.map_files import load_map
 from tests import toy
 
 ROOT = Path(__file__).parents[2]

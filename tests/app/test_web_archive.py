@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from app.rooms import archive_room
-from ssl_core.claim import claim
-from ssl_core.curve import label_cost
-from ssl_core.proof import proof
+from ssl_core.claims.claim import claim
+from ssl_core.claims.curve import label_cost
+from ssl_core.claims.proof import proof
 from ssl_core.rounds import run_round
 from ssl_core.simulate import simulate
 from ssl_core.workspace import Workspace, open_workspace

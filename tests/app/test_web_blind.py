@@ -7,8 +7,8 @@ import sqlite3
 import pytest
 import streamlit as st
 
-from ssl_core.map_files import load_map
-from ssl_core.neighbours import features_of, labeled_items, nearest
+from ssl_core.pictures.map_files import load_map
+from ssl_core.pictures.neighbours import features_of, labeled_items, nearest
 from ssl_core.workspace import open_workspace
 from tests import web, web_workspaces
 from tests.web_workspaces import batch, waits

@@ -13,10 +13,10 @@ from PIL import Image
 
 from app.status import status_of
 from app.web.scatter import QUEUE, VALIDATION, VAULT
-from ssl_core import audit
-from ssl_core.cost import spent
-from ssl_core.map_files import load_map
-from ssl_core.maps import make_map
+from ssl_core.auditing import audit
+from ssl_core.claims.cost import spent
+from ssl_core.pictures.map_files import load_map
+from ssl_core.pictures.maps import make_map
 from ssl_core.records import Stage
 from ssl_core.workspace import CONFIG_FILE, open_workspace
 from tests import toy, web, web_workspaces
@@ -357,6 +357,6 @@ def test_what_is_set_or_laid_out_while_the_app_runs_is_seen(copy, monkeypatch):
 
     ways = web.shown(copy, "map").selectbox(key="f-method").options
     assert "PCA" in ways
-    monkeypatch.setattr("ssl_core.embedding.FEW", 5)  # else so few items stay a PCA
+    monkeypatch.setattr("ssl_core.pictures.embedding.FEW", 5)  # else so few items stay a PCA
     make_map(open_workspace(copy), NEWEST, ["pca", "tsne"])
     assert web.shown(copy, "map").selectbox(key="f-method").options == ["PCA", "t-SNE"]

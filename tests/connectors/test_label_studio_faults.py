@@ -14,8 +14,8 @@ import pytest
 from connectors.label_studio import projects, tasks
 from connectors.label_studio.client import Client
 from connectors.label_studio.page import hint_result
-from ssl_core import reading
 from ssl_core.errors import ReadingRoomError
+from ssl_core.readers import reading
 from ssl_core.workspace import open_workspace
 from tests import toy
 from tests.connectors import laws

@@ -9,14 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ssl_core.augment import Augmentation
 from ssl_core.config import Config, ledger_url, load_config, save_config, validated
 from ssl_core.errors import ConfigError
-from ssl_core.models import backbone_names, build_model
 from ssl_core.presets import PRESETS, preset
 from ssl_core.recipes import plan
-from ssl_core.steps import Schedule
 from ssl_core.strategies import STRATEGIES
+from ssl_core.training.augment import Augmentation
+from ssl_core.training.models import backbone_names, build_model
+from ssl_core.training.steps import Schedule
 
 LEAST = {"images": {"folder": "pictures"}}
 

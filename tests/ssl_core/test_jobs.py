@@ -17,12 +17,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from sqlalchemy.exc import DBAPIError
 
-from ssl_core import schema
 from ssl_core.errors import Cancelled, WorkspaceError
+from ssl_core.history import schema
+from ssl_core.history.ledger import Ledger
 from ssl_core.job_progress import Point
 from ssl_core.job_states import LIVE, Event, Job, state_of
 from ssl_core.jobs import JobLog, database_clock
-from ssl_core.ledger import Ledger
 from tests.ledger_records import ITEMS, TASK, count, label, raw, round_, stage
 
 ROOT = Path(__file__).parents[2]
@@ -130,7 +130,7 @@ def test_many_threads_that_ask_at_once_get_one_job(ledger):
 def test_processes_that_ask_at_once_get_one_job(ledger, ledger_url, tmp_path):
     program = (
         "import sys, time, pathlib\n"
-        "from ssl_core.ledger import Ledger\n"
+        "from ssl_core.history.ledger import Ledger\n"
         "url, ready, go = sys.argv[1:]\n"
         "with Ledger.open(url) as ledger:\n"
         "    pathlib.Path(ready).touch()\n"

@@ -16,7 +16,7 @@ from ssl_core.recipes import Pretrain
 from ssl_core.rounds import run_round
 from ssl_core.turn import replay
 from tests import toy
-from tests.ssl_core.test_recipe_rounds import short
+from tests.ssl_core.recipes.test_recipe_rounds import short
 from tests.training import differing, weights
 
 

@@ -18,14 +18,14 @@ from app.status import status_of, status_table
 from connectors.archive import ArchiveRoom
 from ssl_core import metrics, rounds, shadow
 from ssl_core.arms import arm_config, vault_scores
-from ssl_core.cost import spent
-from ssl_core.curve import CONTROL_OFF, label_cost
-from ssl_core.equal_budget import stand_ins
+from ssl_core.claims.cost import spent
+from ssl_core.claims.curve import CONTROL_OFF, label_cost
+from ssl_core.claims.equal_budget import stand_ins
+from ssl_core.claims.promotion import candidates
 from ssl_core.errors import Cancelled, TrainingError
 from ssl_core.evidence import compare
 from ssl_core.probabilities import stage_model
 from ssl_core.progress import silent
-from ssl_core.promotion import candidates
 from ssl_core.recipes import RECIPES, Fit, Pretrain, PseudoLabel, plan
 from ssl_core.records import CONTROL, Label, Pulled
 from ssl_core.rounds import run_round

@@ -8,14 +8,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from ssl_core.claims.promotion import gate, in_use
 from ssl_core.errors import WorkspaceError
-from ssl_core.hints import hints_for
 from ssl_core.metrics import choose_thresholds
-from ssl_core.predict import Device, predict
-from ssl_core.promotion import gate, in_use
+from ssl_core.readers.hints import hints_for
 from ssl_core.records import Measurement, Model
 from ssl_core.rounds import abandon_round, run_round
 from ssl_core.student import find_student, operating_point, present
+from ssl_core.training.predict import Device, predict
 from ssl_core.workspace import part
 from tests import toy
 from tests.ledger_records import round_, stage

@@ -1,0 +1,1 @@
+"""Curves against a control, and every claim that is made of them, each under test."""

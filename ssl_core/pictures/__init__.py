@@ -1,0 +1,1 @@
+"""The pictures and maps that people look at."""

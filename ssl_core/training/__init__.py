@@ -1,0 +1,1 @@
+"""Networks, views, objectives, the only training loop and the only inference loop."""

@@ -1,0 +1,262 @@
+"""The only training loop: `fit()` improves a model on targets, and can be killed at any step."""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from ssl_core import metrics
+from ssl_core.errors import TrainingError
+from ssl_core.progress import Progress, Report, silent
+from ssl_core.training.augment import Augmentation
+from ssl_core.training.distributed import agree, barrier, is_main
+from ssl_core.training.models import Classifier
+from ssl_core.training.objectives import Objective, supervised
+from ssl_core.training.predict import Device, Inputs, validation_scorer
+from ssl_core.training.stems import Banks
+from ssl_core.training.steps import (
+    Examples,
+    FloatArray,
+    Loop,
+    Schedule,
+    Unlabeled,
+    diverged,
+    reproducible,
+)
+
+State = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Epoch:
+    """What one epoch came to: mean training loss, validation AUROC (macro) and log loss."""
+
+    loss: float
+    auroc: float
+    log_loss: float
+
+
+@dataclass(frozen=True, slots=True)
+class FitResult:
+    """The epochs in order and the position of the one whose weights were kept."""
+
+    history: list[Epoch]
+    best: int
+
+
+@dataclass
+class _Run:
+    """Everything that a killed fit needs to go on: saved whole, restored whole."""
+
+    step: int = 0
+    best: int = -1
+    loss_sum: float = 0.0
+    history: list[Epoch] = field(default_factory=list)
+    best_state: State = field(default_factory=dict)
+
+
+def fit(
+    model: Classifier,
+    pixels: Inputs,
+    training: Examples | None,
+    validation: Examples,
+    schedule: Schedule,
+    *,
+    spec: Augmentation,
+    seed: int,
+    exclusive: bool,
+    findings: tuple[str, ...],
+    device: Device,
+    objective: Objective = supervised,
+    unlabeled: Unlabeled | None = None,
+    teacher: Classifier | None = None,
+    prior: FloatArray | None = None,
+    banks: Banks | None = None,
+    checkpoint: Path | None = None,
+    checkpoint_seconds: float = 20.0,
+    report: Report = silent,
+    stage: str = "fit",
+) -> FitResult:
+    """Train `model` in place and leave it with the weights of its best validated epoch.
+
+    The best epoch has the highest macro AUROC on `validation`, the lower log loss among equals; if
+    validation cannot tell (no item, or one class only), it is the last. What a step does is a
+    function of `seed` and the step's number alone, so a run that was killed and resumed from
+    `checkpoint` ends with the bits of one that was not. Under torchrun the processes split each
+    batch.
+
+    Args:
+        model: trained in place.
+        pixels: `(N_all, C_in, H, W)` uint8 of which `training.rows` and `validation.rows` are rows,
+            or the stems of those; then a view is the image or its mirror whatever its
+            augmentation, unless there are `banks`.
+        training: N ≥ 1 items; NaN targets give no loss. None where the objective learns from
+            `unlabeled` alone.
+        validation: may be empty.
+        schedule: how long and how hard.
+        spec: the augmentation of training views.
+        seed: of order, views and dropout.
+        exclusive: the findings are classes of which one holds.
+        findings: C names, for messages.
+        device: where to run.
+        objective: what a step minimises.
+        unlabeled: images that the objective compares views of.
+        teacher: a fixed network for the objective, which otherwise gets the moving average.
+        prior: `(C,)` share of positives expected, for objectives that ask; NaN for unknown.
+        banks: the views to train on, drawn beforehand, in place of those of `pixels`.
+        checkpoint: a file kept while training and left for the caller to delete; if it exists,
+            training goes on from it.
+        checkpoint_seconds: least time between two checkpoints within an epoch.
+        report: told after every step.
+        stage: the name to report under.
+
+    Raises:
+        TrainingError: no finding has both a positive and a negative target, or the loss is no
+            longer finite.
+    """
+    if training is not None:
+        _check_targets(training.targets, findings, exclusive=exclusive)
+    extras = (unlabeled, teacher, prior, banks)
+    with reproducible():
+        loop = Loop(
+            model, pixels, training, schedule, spec, seed, exclusive, device, objective, *extras
+        )
+        run = _restore(loop, checkpoint) if checkpoint and checkpoint.exists() else _Run()
+        score = validation_scorer(
+            loop.student, pixels, validation.rows, exclusive=exclusive, device=device
+        )
+        total, saved = schedule.epochs * loop.steps, time.monotonic()
+        told = _figures(run)
+        while run.step < total and not _patience_is_over(run, schedule):
+            run.loss_sum += loop.step(run.step, stage)
+            run.step += 1
+            ends_epoch = run.step % loop.steps == 0
+            if ends_epoch:
+                loop.settle(run.step, stage)
+                scores = score(loop.validated)
+                if not np.isfinite(scores).all():  # of weights that are finite, but only just
+                    raise diverged(stage, run.step)
+                _end_epoch(run, loop, scores, validation.targets)
+                told = _figures(run)
+            if checkpoint and (ends_epoch or time.monotonic() - saved > checkpoint_seconds):
+                _save(loop, run, checkpoint)
+                saved = time.monotonic()
+            note = f"AUROC {run.history[-1].auroc:.3f}" if run.history else ""
+            report(Progress(stage, run.step, total, note, schedule.epochs, told))
+        model.load_state_dict(run.best_state)
+    model.eval()
+    return FitResult(run.history, run.best)
+
+
+def learnable(targets: FloatArray, *, exclusive: bool) -> npt.NDArray[np.bool_]:
+    """Which of C findings can be learned: `(C,)`.
+
+    A finding needs a target above and one below one half; an exclusive class needs an item of its
+    own and one of another class, both with all their classes known.
+    """
+    if not exclusive:
+        return np.asarray((targets > 0.5).any(axis=0) & (targets < 0.5).any(axis=0))
+    classes = np.unique(targets[~np.isnan(targets).any(axis=1)].argmax(axis=1))
+    return np.isin(np.arange(targets.shape[1]), classes) & (len(classes) > 1)
+
+
+def _check_targets(targets: FloatArray, findings: tuple[str, ...], *, exclusive: bool) -> None:
+    if learnable(targets, exclusive=exclusive).any():
+        return
+    if exclusive:
+        seen = ", ".join(findings[c] for c in np.flatnonzero((targets > 0.5).any(axis=0))) or "none"
+        what = f"fewer than two classes ({seen})"
+    elif len(findings) == 1:
+        missing = "negative" if (targets > 0.5).any() else "positive"
+        what = f"no {missing} item of {findings[0]}"
+    else:
+        what = f"for none of {', '.join(findings)} both a positive and a negative item"
+    raise TrainingError(
+        f"The {len(targets)} training labels hold {what}: label more items before training."
+    )
+
+
+def _figures(run: _Run) -> tuple[tuple[float, float], ...]:
+    """What whoever watches is told of the epochs so far, those before a kill among them."""
+    return tuple((epoch.loss, epoch.auroc) for epoch in run.history)
+
+
+def _patience_is_over(run: _Run, schedule: Schedule) -> bool:
+    return 0 < schedule.patience <= len(run.history) - 1 - run.best if run.history else False
+
+
+def _end_epoch(run: _Run, loop: Loop, scores: FloatArray, targets: FloatArray) -> None:
+    epoch = Epoch(run.loss_sum / loop.steps, *_validate(scores, targets))
+    run.history.append(epoch)
+    run.loss_sum = 0.0
+    if run.best < 0 or _better(epoch, run.history[run.best]):
+        run.best = len(run.history) - 1
+        run.best_state = _copy_state(loop.validated)
+
+
+def _validate(scores: FloatArray, targets: FloatArray) -> tuple[float, float]:
+    known = ~np.isnan(targets)
+    if not known.any():
+        return math.nan, math.nan
+    auroc = metrics.auroc(scores, targets).macro.estimate.value
+    p = np.clip(scores.astype(np.float64), 1e-7, 1 - 1e-7)
+    losses = -(targets * np.log(p) + (1 - targets) * np.log(1 - p))
+    # Every process must choose the same epoch, whatever its last bits say.
+    return agree(auroc), agree(float(losses[known].mean()))
+
+
+def _better(epoch: Epoch, best: Epoch) -> bool:
+    if math.isnan(epoch.auroc) or math.isnan(best.auroc):
+        return True
+    return (epoch.auroc, -epoch.log_loss) > (best.auroc, -best.log_loss)
+
+
+def _save(loop: Loop, run: _Run, path: Path) -> None:
+    """Write the run atomically, from the main process."""
+    if is_main():
+        state = {
+            **asdict(run),
+            "student": loop.student.state_dict(),
+            "average": loop.average.state_dict() if loop.average is not None else {},
+            "optimizer": loop.optimizer.state_dict(),
+            "memory": loop.memory,
+        }
+        path.parent.mkdir(parents=True, exist_ok=True)
+        scratch = path.with_suffix(f".{os.getpid()}.tmp")
+        written = io.BytesIO()  # on the way to a file, torch hides that the disk is full
+        torch.save(state, written)
+        scratch.write_bytes(written.getbuffer())
+        scratch.replace(path)
+    barrier()
+
+
+def _restore(loop: Loop, path: Path) -> _Run:
+    """Continue from what `_save` wrote. Raises `TrainingError` for a damaged file."""
+    try:
+        # Loading moves what belongs on the device; Adam's step counts stay where they are, and on
+        # a CUDA device each of them would be waited for at every step.
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception:  # damaged bytes raise whatever they happen to spell
+        raise TrainingError(f"{path} is damaged: delete it; its stage starts over.") from None
+    loop.student.load_state_dict(state["student"])
+    if loop.average is not None:
+        loop.average.load_state_dict(state["average"])
+    loop.optimizer.load_state_dict(state["optimizer"])
+    memory = state.get("memory", {})  # a checkpoint of an earlier version has none
+    loop.memory.update({name: tensor.to(loop.device.name) for name, tensor in memory.items()})
+    history = [Epoch(**epoch) for epoch in state["history"]]
+    return _Run(state["step"], state["best"], state["loss_sum"], history, state["best_state"])
+
+
+def _copy_state(model: nn.Module) -> State:
+    return {k: v.detach().cpu().clone() for k, v in model.state_dict().items()}
