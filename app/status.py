@@ -13,6 +13,7 @@ from rich.table import Table
 from app import show
 from app.rooms import is_archive
 from ssl_core.claims import fallback
+from ssl_core.claims.shadow_looks import shadow_looks
 from ssl_core.evaluation import DIFFERENCE
 from ssl_core.evidence import Estimate
 from ssl_core.readers.assignment import open_assignments, skipped_by_all
@@ -162,7 +163,7 @@ def _beside_chance(ws: Workspace, number: int) -> str:
     if why := _fell_back(ws, number):
         return f"Fell back to random plus diversity ({fallback.TO}): {why}."
     chosen = ws.config.selection
-    found = fallback.differences(ws.ledger, chosen.strategy, number)
+    found = shadow_looks(ws.ledger, chosen.strategy, "validation", number)
     why = fallback.should_fall_back(found, chosen.fall_back_after)
     return f"Mind: {chosen.strategy} {why}." if why else _newest_control(ws)
 

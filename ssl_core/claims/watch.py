@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +13,7 @@ from ssl_core.claims import order_check, tell
 from ssl_core.claims.kept_evidence import Pair, pairs
 from ssl_core.claims.savings import area_difference, difference_weights, joint
 from ssl_core.claims.sequence import FIRST, Look, so_far
+from ssl_core.claims.shadow_looks import shadow_looks
 from ssl_core.config import ledger_url, load_config
 from ssl_core.evidence import Difference
 from ssl_core.history.ledger import Ledger
@@ -56,7 +55,7 @@ def verdict(
     wrong = order_check.broken(ws, ask_models=ask_models)
     if wrong is not None:
         return said_broken(name, *wrong)
-    looks = shadow_looks(ws, split)
+    looks = shadow_looks(ws.ledger, ws.config.selection.strategy, split)
     if looks or split != "vault":
         return judge(looks, name)
     found = pairs(ws)
@@ -99,38 +98,12 @@ def said_broken(strategy: str, number: int, wrong: str) -> Verdict:
     return Verdict("broken", told, number, None)
 
 
-def shadow_looks(ws: Workspace, split: Split) -> list[Look]:
-    """The rounds' shadow controls, those of rounds that asked by the present strategy."""
-    strategy = ws.config.selection.strategy
-    same = {
-        r.number
-        for r in ws.ledger.rounds()
-        if json.loads(r.config)["selection"]["strategy"] == strategy
-    }
-    found = []
-    for number, m in ws.ledger.measurements():
-        if (m.stage, m.name, m.split, m.finding) != ("control", "difference", split, "macro"):
-            continue
-        if number in same and not math.isnan(m.low):
-            error = (m.high - m.low) / (2 * 1.959964)
-            found.append(Look(number, _control_labels(ws.ledger, number), m.value, error))
-    return found
-
-
 def arms(ws: Workspace, roots: Sequence[Path]) -> Iterator[Workspace]:
     """The workspaces of arms, each closed when the next is asked for."""
     for root in roots:
         config = load_config(root / CONFIG_FILE)
         with Ledger.open(ledger_url(config, root)) as ledger:
             yield Workspace(root, config, ledger, ws.images)
-
-
-def _control_labels(ledger: Ledger, number: int) -> float:
-    for stage in ledger.stages(number):
-        told = json.loads(stage.detail).get("control") if stage.name == "evaluate" else None
-        if told:
-            return float(told["labels"])
-    return float(ledger.label_counts(number)["train"])
 
 
 def _looks(pair: Pair) -> list[Look]:

@@ -11,7 +11,8 @@ from ssl_core.claims.kept_evidence import pairs
 from ssl_core.claims.proof import outlook_sentences, proof, sentences
 from ssl_core.claims.savings import area_difference
 from ssl_core.claims.sequence import Look
-from ssl_core.claims.watch import judge, shadow_looks, verdict
+from ssl_core.claims.shadow_looks import shadow_looks
+from ssl_core.claims.watch import judge, verdict
 from ssl_core.records import Measurement
 from ssl_core.simulate import simulate
 from tests import toy
@@ -61,17 +62,17 @@ def controlled(ws, number, difference, split="vault", half=0.01):
     low, high = difference - half, difference + half
     told = Measurement(own.id, "control", split, "macro", "difference", difference, low, high, 24)
     add(ws.ledger, number, "control student", models=[own])
-    detail = {"control": {"labels": 10 * number, "against": [[1, 1.0]]}}
+    detail = {"control": {"labels": 10 * number, "against": [[number, 1.0]]}}
     add(ws.ledger, number, "evaluate", detail=detail, measurements=[told])
     ws.ledger.finish_round(number, "{}")
 
 
 def test_shadow_controls_are_the_looks(ws):
-    for number in range(1, 7):
+    for number in range(1, 8):  # nobody chose the labels of the first
         controlled(ws, number, 0.15)
-    found = shadow_looks(ws, "vault")
+    found = shadow_looks(ws.ledger, ws.config.selection.strategy, "vault")
     assert [(x.round, x.labels, x.difference) for x in found] == [
-        (n, 10.0 * n, 0.15) for n in range(1, 7)
+        (n, 10.0 * n, 0.15) for n in range(2, 8)
     ]
     assert found[0].error == pytest.approx(0.01 / 1.959964)
     assert verdict(ws).state == "better"
