@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from app.bench.frozen import Frozen
+from app.bench.frozen import Frozen, Some
 from ssl_core import metrics
 from ssl_core.selection import draw
 from ssl_core.strategies import NEEDS, STRATEGIES, PoolView, Strategy
@@ -26,13 +26,16 @@ class Rule:
 
     start: asks while there is no model, where the strategy itself cannot. random_share, group_cap:
     as in `[selection]`. inverse_penalty: C of the logistic regression on standardised features,
-    divided by D: the prior's variance of a logit, about.
+    divided by D: the prior's variance of a logit, about. pool_share: of the train pool's patients,
+    drawn by each seed, the same for all strategies: one that draws little by lot asks nearly the
+    same of one pool every time, and seeds alone would take its luck with that pool for skill.
     """
 
     start: str = "cold_start"
     random_share: float = 0.15
     group_cap: int = 2
     inverse_penalty: float = 1.0
+    pool_share: float = 0.8
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +66,7 @@ def curve(
     """
     ask, need = STRATEGIES[strategy], NEEDS[strategy]
     first = ask if "probabilities" not in need else STRATEGIES[rule.start]
-    train, rng = frozen.train, np.random.default_rng([seed, *b"selection"])
+    train, rng = _pool(frozen, seed, rule), np.random.default_rng([seed, *b"selection"])
     labeled: Rows = np.zeros(0, np.int64)
     head: Head | None = None
     last = min(max(budgets), len(train.features))
@@ -71,7 +74,7 @@ def curve(
         stops = [b for b in [*budgets, last] if b > len(labeled)]
         n = min(query_size, min(stops) - len(labeled))
         pool = np.setdiff1d(np.arange(len(train.features)), labeled)
-        view = _view(frozen, pool, labeled, head, need, rng)
+        view = _view(train, frozen.exclusive, pool, labeled, head, need, rng)
         chosen = first if head is None else ask
         name = strategy if chosen is ask else rule.start
         labeled = np.append(
@@ -79,6 +82,13 @@ def curve(
         )
         head = fit(train.features[labeled], train.labels[labeled], frozen.exclusive, rule)
         yield len(labeled), vault_auroc(frozen, head)
+
+
+def _pool(frozen: Frozen, seed: int, rule: Rule) -> Some:
+    """The patients that a seed draws, with all their items."""
+    rng, patients = np.random.default_rng([seed, *b"pool"]), np.unique(frozen.train.groups)
+    some = rng.permutation(patients)[: max(1, round(rule.pool_share * len(patients)))]
+    return frozen.train.at(np.flatnonzero(np.isin(frozen.train.groups, some)))
 
 
 def fit(
@@ -167,7 +177,8 @@ def _drawn(
 
 
 def _view(
-    frozen: Frozen,
+    train: Some,
+    exclusive: bool,
     pool: Rows,
     labeled: Rows,
     head: Head | None,
@@ -176,15 +187,15 @@ def _view(
 ) -> PoolView:
     """What the loop knows of the pool, as a round would."""
     if not need:
-        return PoolView(len(pool), frozen.exclusive)
-    features = frozen.train.features[pool]
+        return PoolView(len(pool), exclusive)
+    features = train.features[pool]
     return PoolView(
         size=len(pool),
-        exclusive=frozen.exclusive,
+        exclusive=exclusive,
         probabilities=None if head is None else head.probabilities(features),
         views=_passes(features, head, rng) if "views" in need and head is not None else None,
         features=features,
-        labeled_features=frozen.train.features[labeled] if len(labeled) else None,
+        labeled_features=train.features[labeled] if len(labeled) else None,
     )
 
 

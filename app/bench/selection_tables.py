@@ -75,7 +75,8 @@ def caption(frozen: Frozen, trial: Trial) -> str:
     return (
         f"AUROC on the vault ({len(frozen.vault.features):,} items; pool "
         f"{len(frozen.train.features):,}), mean ± standard deviation over {len(seeds)} seeds "
-        f"({seeds[0]} to {seeds[-1]}); below it the difference to random, paired by seed, with "
+        f"({seeds[0]} to {seeds[-1]}), each with {rule.pool_share:.0%} of the pool's patients; "
+        f"below it the difference to random, paired by seed, with "
         f"its 95 % interval; * one without 0. Frozen features ({BACKBONE}, {SIZE} px, "
         f"{COMPONENTS} principal components of the pool), logistic regression with "
         f"C = {rule.inverse_penalty:g}/D. "
