@@ -12,6 +12,8 @@ from rich.table import Table
 
 from app import show
 from app.rooms import is_archive
+from ssl_core.auditing import pauses
+from ssl_core.auditing.alarm import sentence
 from ssl_core.claims import fallback
 from ssl_core.claims.shadow_looks import shadow_looks
 from ssl_core.evaluation import DIFFERENCE
@@ -135,6 +137,10 @@ def _remarks(ws: Workspace) -> Iterator[str]:
         )
     if number and (told := _beside_chance(ws, number)):
         yield told
+    for one in pauses.watches(ws, ws.config.alarm):
+        if one.alarm:
+            state = "paused" if pauses.is_paused(one, ws.config.alarm) else "not paused"
+            yield f"Alarm on the pseudo-labels of {one.finding} ({state}): {sentence(one.alarm)}"
     if _pool_is_done(ws):
         yield "Every item of the pool is labeled: there is nothing left to ask."
     if is_archive(ws):

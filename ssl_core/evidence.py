@@ -196,6 +196,13 @@ def mean_interval(values: Sequence[float]) -> Estimate:
     return Estimate(mean, mean - half, mean + half, x.size)
 
 
+def mean_of_shares(values: Sequence[float]) -> Estimate:
+    """`mean_interval` of values in [0, 1], as AUROC and accuracy are: the bounds lie there too."""
+    found = mean_interval(values)
+    low, high = (float(np.clip(bound, 0.0, 1.0)) for bound in (found.low, found.high))
+    return Estimate(found.value, low, high, found.n)
+
+
 def paired_mean_interval(ours: Sequence[float], theirs: Sequence[float]) -> Estimate:
     """Mean over seeds of ours minus theirs, seed by seed. Raises ValueError on unequal lengths."""
     return mean_interval([a - b for a, b in zip(ours, theirs, strict=True)])

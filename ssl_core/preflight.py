@@ -34,12 +34,19 @@ def check_settings(config: Config, findings: int) -> None:
     _check_device(config.compute.device)
 
 
-def check_task(task: Task) -> None:
-    """Refuse a task that can be imported, but not trained yet.
+def check_task(task: Task, config: Config) -> None:
+    """Refuse a task that can be imported, but not trained yet, and settings of other findings.
 
     Raises:
         WorkspaceError: the task is segmentation.
+        ConfigError: `[alarm]` names what is no finding.
     """
+    for name in config.alarm.ignore:
+        if name not in task.findings:
+            raise ConfigError(
+                f"alarm.ignore names {name!r}, which is no finding here; use some of "
+                f"{', '.join(task.findings)}."
+            )
     if task.kind == "segmentation":
         raise WorkspaceError(
             "Segmentation is not trained by this version: the masks stay in the workspace until "

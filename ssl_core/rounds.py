@@ -135,7 +135,7 @@ def _begin(
     check_devices(choose_device(workspace.config.compute.device))  # every process, or some wait
     barrier()
     if pending is None and is_main():
-        check_task(workspace.ledger.task)
+        check_task(workspace.ledger.task, workspace.config)
         check_settings(workspace.config, len(workspace.ledger.task.findings))
         if room is not None:
             reading.queue(workspace, room)  # mends a push that was cut off after the last round

@@ -20,7 +20,7 @@ from ssl_core.evidence import (
     Estimate,
     PerFinding,
     compare,
-    mean_interval,
+    mean_of_shares,
     paired_over_seeds,
 )
 from ssl_core.preflight import check_settings, check_task
@@ -100,7 +100,7 @@ def simulate(
             one of them or the validation cannot be used. Nothing was trained.
         TrainingError: the labels of a budget cannot train a model.
     """
-    check_task(workspace.ledger.task)
+    check_task(workspace.ledger.task, workspace.config)
     if not workspace.ledger.has_answers():
         raise WorkspaceError(
             f"{workspace.root} holds no hidden labels to replay: "
@@ -203,7 +203,7 @@ def _over_seeds(cells: Sequence[Cell], name: str) -> dict[str, Estimate]:
 
 def over_seeds(estimates: Sequence[Estimate]) -> Estimate:
     """The mean over seeds with its interval; of one seed, its own over vault patients."""
-    return estimates[0] if len(estimates) == 1 else mean_interval([e.value for e in estimates])
+    return estimates[0] if len(estimates) == 1 else mean_of_shares([e.value for e in estimates])
 
 
 def paired(ours: Sequence[PerFinding], theirs: Sequence[PerFinding]) -> Difference:

@@ -14,6 +14,7 @@ from ssl_core.evidence import Estimate
 from ssl_core.history.truth import label_matrix
 from ssl_core.metrics import prevalence as plain_prevalence
 from ssl_core.readers.agreement import Agreement, agreement
+from ssl_core.readers.reader_evidence import fair_reads
 from ssl_core.workspace import Workspace
 
 
@@ -65,7 +66,7 @@ def _prevalence(_ws: Workspace, version: tuple[str, int]) -> pd.DataFrame:
 @st.cache_data(show_spinner=False, max_entries=4)
 def _agreement(_ws: Workspace, version: tuple[str, int]) -> pd.DataFrame:
     ledger = _ws.ledger
-    blind = [read for read in ledger.reading.reads() if not read.hinted]
+    blind = fair_reads(ledger.reading.reads(), ledger.reading.rereads())
     groups = {item.id: item.group for item in ledger.items()}
     plain = agreement(ledger.labels(), blind, groups)
     weighted = agreement(ledger.labels(), blind, groups, weigher(ledger))

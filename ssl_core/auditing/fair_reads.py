@@ -12,6 +12,8 @@ Which reads may judge the pseudo-labels of round r, from the ledger's rounds:
    of the pool that round r scored; the slices of earlier rounds were drawn from another pool.
 3. A reader who saw a hint saw a model's opinion: only blind answers count. Hints are dealt at
    random within slice and query, so what is left is still a fair sample.
+4. Contradictions of a model were read again because it denies them: of an item that was read again
+   neither the re-read nor what an adjudicator made of it counts.
 
 What was kept is known before anything is drawn, so precision is a share of a known part of the
 pool (`weighted.pool_share`); recall is a ratio, since only their reads tell the positives apart.
@@ -43,7 +45,7 @@ from ssl_core.metrics import operating_points
 from ssl_core.probabilities import Floats, find_round
 from ssl_core.recipes import PseudoLabel as PseudoLabelStage
 from ssl_core.recipes import plan
-from ssl_core.records import HeldRead, Item, Label, PseudoLabel, Task
+from ssl_core.records import HeldRead, Item, Label, PseudoLabel, Reread, Task
 from ssl_core.workspace import Workspace
 
 Sign = Literal["present", "absent"]
@@ -94,9 +96,21 @@ def blind_answers(ws: Workspace, before_round: int | None = None) -> Answers:
     out = log.unusable(before_round)
     items = {item.id: item for item in ws.ledger.items("train") if item.id not in out}
     labels, reads = ws.ledger.labels(before_round, ["train"]), log.reads(before_round)
+    labels = _first_reads(labels, log.rereads())
     seen = {label.item_id for label in labels}
     seen |= {read.item_id for read in reads if read.outcome in ("read", "unusable")}
     return Answers(items, tuple(blind(labels, reads)), frozenset(seen))
+
+
+def _first_reads(labels: Collection[Label], rereads: Collection[Reread]) -> list[Label]:
+    again = {(one.item_id, one.reader) for one in rereads}
+    doubted = {one.item_id for one in rereads}
+    return [
+        label
+        for label in labels
+        if (label.item_id, label.reader) not in again
+        and not (label.role == "adjudicator" and label.item_id in doubted)
+    ]
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from ssl_core.arms import arm_config
 from ssl_core.claims.cost import Spent, spent
 from ssl_core.config import ledger_url, load_config
 from ssl_core.errors import ReadloopError
-from ssl_core.evidence import Estimate, mean_interval
+from ssl_core.evidence import Estimate, mean_of_shares
 from ssl_core.history.ledger import Ledger
 from ssl_core.recipes import plan
 from ssl_core.recipes.stages import LABELS
@@ -274,7 +274,7 @@ def _mean_line(cells: Sequence[_Cell], role: Role) -> Line:
         if len(here) < seeds:
             continue  # a seed has not come so far: the mean would be of other seeds
         labels = round(sum(c.labels for c in here) / len(here))
-        own = here[0].auroc if len(here) == 1 else mean_interval([c.auroc.value for c in here])
+        own = here[0].auroc if len(here) == 1 else mean_of_shares([c.auroc.value for c in here])
         points.append(Point(number, labels, None, None, own))
     first = cells[0]
     return Line("replay", first.strategy, first.stage, role, first.finding, seeds, tuple(points))

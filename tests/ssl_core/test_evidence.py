@@ -19,6 +19,7 @@ from ssl_core.evidence import (
     exact_interval,
     macro,
     mean_interval,
+    mean_of_shares,
     paired_mean_interval,
     paired_over_seeds,
     statistic,
@@ -376,3 +377,11 @@ def test_over_seeds_covers_both_kinds_of_luck(spread, seeds):
     if spread == 0.3:
         alone = compare(ours[0], theirs[0]).findings
         assert np.mean([d.low <= 0 <= d.high for d in alone]) < 0.8  # one seed each
+
+
+def test_the_mean_of_shares_over_seeds_has_bounds_that_are_shares():
+    found = mean_of_shares([0.5, 0.9])
+    assert (found.value, found.low, found.high) == (pytest.approx(0.7), 0.0, 1.0)
+    plain = mean_interval([0.70, 0.71, 0.72])
+    assert mean_of_shares([0.70, 0.71, 0.72]) == plain
+    assert math.isnan(mean_of_shares([0.7]).low)

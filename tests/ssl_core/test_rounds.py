@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -379,6 +380,14 @@ def test_an_unknown_strategy_is_refused_before_the_round_opens(one_round, tmp_pa
     workspace = type(workspace)(root, config, workspace.ledger, workspace.images)
     with pytest.raises(ConfigError, match="'marjin' is unknown; use one of"):
         run_round(workspace, room)
+    assert len(workspace.ledger.rounds()) == 1
+
+
+def test_an_alarm_that_ignores_no_finding_is_refused_before_the_round_opens(one_round, tmp_path):
+    workspace, room = toy.opened(copied(one_round, tmp_path / "w"))
+    config = workspace.config.changed(alarm={"ignore": ["Spots"]})
+    with pytest.raises(ConfigError, match="ignore names 'Spots', which is no finding here; use"):
+        run_round(replace(workspace, config=config), room)
     assert len(workspace.ledger.rounds()) == 1
 
 

@@ -9,8 +9,9 @@ import shutil
 import numpy as np
 import pytest
 
+from app.status import status_of
 from ssl_core.auditing import pauses
-from ssl_core.auditing.alarm import RoundAudit, Watch, watch
+from ssl_core.auditing.alarm import RoundAudit, Watch, sentence, watch
 from ssl_core.auditing.fair_reads import detail_of
 from ssl_core.auditing.pauses import audits, is_paused, mean_confidence, pack, unpack, watches
 from ssl_core.config import Alarm as Rules
@@ -101,6 +102,8 @@ def test_a_round_after_the_alarm_keeps_nothing_of_the_finding_and_says_why(root)
     then = watches(ws, ws.config.alarm, number)
     assert [w.finding for w in then if is_paused(w, ws.config.alarm)] == ["Spot"]
     assert then[0].alarm is not None
+    told = status_of(ws)["next"]
+    assert f"pseudo-labels of Spot (paused): {sentence(then[0].alarm)}" in told
     assert then[0].alarm.round <= 2
 
 
