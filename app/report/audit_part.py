@@ -106,7 +106,7 @@ def _kept(scene: Scene, number: int, found: list[audit.Kept]) -> Table:
         f"Round {number}, the newest with pseudo-labels. Precision: of what was kept so, how much "
         "is right. Recall: of what truly is so, how much was kept so. Both are inclusion-weighted "
         "and speak of the pool that the round scored; the last column adds up each round's own "
-        "slice, unweighted."
+        "slice, unweighted. Not known where no blind read judges."
     )
     return Table(head, rows, caption, 2)
 
@@ -133,7 +133,7 @@ def _calibration(scene: Scene, numbers: list[int]) -> list[Part]:
         "(Spiegelhalter's test); one finding in twenty falls below .05 by chance."
     )
     head = ("finding", "reads", "mean score", "present", "calibration error [95 %]", "p", "says")
-    return [Table(head, rows, caption)]
+    return [Table(head, rows, caption, 1, 1)]
 
 
 def _plain(error: ReadloopError) -> str:

@@ -21,6 +21,11 @@ NO_REPLAY = (
     "replayed here under the present settings. On an archive `readloop replay` measures it."
 )
 
+TOO_EARLY = (
+    "A shadow control has been trained, and it is on the curve; it can be held against selection "
+    "once measured rounds had fewer and more labels than it."
+)
+
 
 def claims(scene: Scene) -> Section:
     """What was reached, whether selection beats chance, what it saved, and what comes next."""
@@ -31,10 +36,14 @@ def claims(scene: Scene) -> Section:
     if told.point is not None and told.unknown:
         parts.append("Not known: " + "; ".join(told.unknown) + ".")
     parts.append(Points(tuple(sentences(proven))))
+    if not proven.verdict.rounds and scene.curve.line("control") and not proven.replayed:
+        parts.append(TOO_EARLY)
     if not proven.replayed:
         parts.append(NO_REPLAY)
     caption = "The same in numbers, each with its 95 % interval and what it rests on."
-    parts.append(Table(("claim", "value [95 %]", "rests on"), _numbers(told, proven), caption, 1))
+    parts.append(
+        Table(("claim", "value [95 %]", "rests on"), _numbers(told, proven), caption, 1, 1)
+    )
     for one in proven.replayed:
         parts.append(_beside_control(one))
     parts += _back_tests(proven)

@@ -13,12 +13,16 @@ MOST = 300  # rows of a table: a report is read by people, and stays small
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Rows of text under a head; the first `left` columns are words, the others numbers."""
+    """Rows of text under a head; the first `left` columns and the last `tail` are words.
+
+    Between them stand numbers. A cell may have several lines.
+    """
 
     head: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     caption: str
     left: int = 1
+    tail: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,15 +104,19 @@ def _table(one: Table) -> str:
     left = len(one.rows) - MOST
     more = f" {left:,} more rows are not shown." if left > 0 else ""
     return (
-        f'<div class="scroll"><table>\n<caption>{said(one.caption)}{more}</caption>\n'
+        f'<p class="caption">{said(one.caption)}{more}</p>\n<div class="scroll"><table>\n'
         f"<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}</tbody>\n</table></div>\n"
     )
 
 
 def _row(table: Table, row: Sequence[str]) -> str:
-    cells = "".join(f"<td{_side(table, k)}>{escape(cell)}</td>" for k, cell in enumerate(row))
+    cells = "".join(
+        f"<td{_side(table, k)}>{escape(cell).replace(chr(10), '<br>')}</td>"
+        for k, cell in enumerate(row)
+    )
     return f"<tr>{cells}</tr>\n"
 
 
 def _side(table: Table, column: int) -> str:
-    return "" if column < table.left else ' class="n"'
+    words = column < table.left or column >= len(table.head) - table.tail
+    return "" if words else ' class="n"'

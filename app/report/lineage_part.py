@@ -78,7 +78,7 @@ def _rounds(scene: Scene, rounds: list[Round]) -> Table:
         "Every round, newest first; a round trains on what was read before it opened. The shadow "
         "control learned from the round's random labels alone."
     )
-    return Table(head, rows, caption, 1)
+    return Table(head, rows, caption, 5, 1)
 
 
 def _round(
@@ -86,7 +86,7 @@ def _round(
 ) -> tuple[str, ...]:
     strategy = one.strategy + (" (fell back to chance)" if told["fell_back"] else "")
     state = day(ended.get(one.number)) if told["state"] == "finished" else told["state"]
-    auroc = "; ".join(f"{_stage(stage)} {_auroc(m)}" for stage, m in told["auroc"].items())
+    auroc = "\n".join(f"{_stage(stage)} {_auroc(m)}" for stage, m in told["auroc"].items())
     labels = f"{told['labels']['train']:,}"
     return (
         *(f"{one.number}", day(opened.get(one.number)), state, strategy, one.recipe),
@@ -143,12 +143,12 @@ def _models(scene: Scene, rounds: list[Round]) -> list[Part]:
         came = _came_of(by_round[number], model.stage)
         count = "random ones alone" if shadow else f"{labels[number]:,}"
         rows.append((f"{number}", model.stage, model.id[:12], model.backbone, came, count, state))
-    head = ("round", "stage", "model", "network", "came of", "labels", "")
+    head = ("round", "stage", "model", "network", "came of", "labels", "state")
     caption = (
         "Every model, newest first, and what it came of. A model's name is the beginning of the "
         "hash of its weights."
     )
-    return [Table(head, tuple(rows), caption, 5)]
+    return [Table(head, tuple(rows), caption, 5, 1)]
 
 
 def _came_of(round_: Round, stage: str) -> str:
@@ -250,7 +250,8 @@ def how_to_read(scene: Scene) -> Section:
                     "once, and how far luck goes is not known.",
                     "AUROC is the chance that a case with the finding is ranked above one without "
                     "it: .5 is guessing, 1 is perfect.",
-                    "A difference is told from nothing only where its interval excludes 0. "
+                    "Two things are told apart only where the interval of their difference "
+                    "excludes 0. "
                     "“Not told” does not mean that two things are equal.",
                     "The vault is a set of patients that was put away at the import. No model "
                     "learns from it, and none is chosen by it. Its labels are read only when a "
