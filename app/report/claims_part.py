@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 from app.claim_words import REPLAYED, SHADOW, beside, by_chance, name_of, of_chance
 from app.report.curve_svg import Drawn, curve_svg
@@ -233,7 +234,7 @@ def _figure(lines: list[Line], origin: Origin) -> list[Part]:
     if not own:
         return []
     roles = ("student", "supervised") if origin == "rounds" else ("student",)
-    chosen = [x for x in own if x.role in roles] or own
+    chosen = sorted((x for x in own if x.role in roles), key=lambda x: roles.index(x.role)) or own
     # A replay's control stands beside the own rounds too, as on the page Overview.
     kept = [x for x in lines if x.role == "control" and (origin == "rounds" or x.origin == origin)]
     drawn = [Drawn(name_of(x), x.role == "control", _places(x)) for x in (*chosen, *kept)]
@@ -255,14 +256,24 @@ def _table(lines: list[Line], currency: str | None) -> Table:
             hours = "–" if p.hours is None else f"{p.hours:,.2f}"
             cost = ("–" if p.money is None else f"{p.money:,.0f}",) if currency else ()
             n = _n(line, p.auroc).partition(",")[0]
-            cells = (f"{p.labels:,}", hours, *cost, _interval(p.auroc), n)
+            cells = (f"{p.labels:,}", hours, *cost, _on_curve(line, p.auroc), n)
             rows.append((name_of(line), f"{p.round}", *cells))
     head = ("line", "round", "labels", "reader-hours", *money, "AUROC [95 %]", "over")
     caption = (
         "The same as numbers. Reader-hours are of training reads; – where they are not known, as "
-        "in a replay, where nobody reads."
+        "in a replay, where nobody reads. Intervals of a replay are here over its seeds alone, in "
+        "the claims over test patients too."
     )
     return Table(head, tuple(rows), caption)
+
+
+def _on_curve(line: Line, found: Estimate) -> str:
+    """An interval over seeds ends at 1; seeds that do not differ tell none."""
+    if line.origin == "rounds" or line.seeds < 2:
+        return _interval(found)
+    if found.low == found.high:
+        return f"{tell.share(found.value)}, seeds alike"
+    return _interval(replace(found, low=max(0.0, found.low), high=min(1.0, found.high)))
 
 
 def _by_finding(lines: list[Line]) -> Table:

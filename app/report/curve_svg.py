@@ -43,9 +43,9 @@ class _Plane:
         return LEFT + (labels - self.x0) / (self.x1 - self.x0) * (WIDTH - LEFT - RIGHT)
 
     def y(self, auroc: float) -> float:
-        """Where an AUROC stands; 1 is at the top."""
+        """Where an AUROC stands; 1 is at the top, and no end of an interval is beyond."""
         height = HEIGHT - BOTTOM - self.top
-        return self.top + (1 - max(auroc, self.y0)) / (1 - self.y0) * height
+        return self.top + (1 - min(max(auroc, self.y0), 1.0)) / (1 - self.y0) * height
 
 
 def curve_svg(lines: Sequence[Drawn], title: str) -> str:

@@ -98,7 +98,7 @@ def _paragraph(text: str) -> str:
 
 def _table(one: Table) -> str:
     head = "".join(
-        f'<th scope="col"{_side(one, k)}>{escape(h)}</th>' for k, h in enumerate(one.head)
+        f'<th scope="col"{_side(one, k)}>{_unbroken(h)}</th>' for k, h in enumerate(one.head)
     )
     rows = "".join(_row(one, row) for row in one.rows[:MOST])
     left = len(one.rows) - MOST
@@ -107,6 +107,10 @@ def _table(one: Table) -> str:
         f'<p class="caption">{said(one.caption)}{more}</p>\n<div class="scroll"><table>\n'
         f"<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}</tbody>\n</table></div>\n"
     )
+
+
+def _unbroken(head: str) -> str:
+    return escape(head).replace("[95 %]", "[95\u00a0%]")
 
 
 def _row(table: Table, row: Sequence[str]) -> str:
