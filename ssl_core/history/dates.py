@@ -26,11 +26,12 @@ class Dates:
 
 def dates(ledger: Ledger) -> Dates:
     """Read them from a ledger."""
-    rounds, ends = schema.rounds, schema.round_ends
+    rounds, ends = schema.rounds.c, schema.round_ends.c
+    opened, ended = select(rounds.number, rounds.at), select(ends.round, ends.at)
     with ledger._reading() as connection:
         return Dates(
             imported=connection.scalar(select(func.min(schema.items.c.at))),
             labeled=connection.scalar(select(func.max(schema.labels.c.at))),
-            opened=dict(connection.execute(select(rounds.c.number, rounds.c.at)).tuples().all()),
-            ended=dict(connection.execute(select(ends.c.round, ends.c.at)).tuples().all()),
+            opened={row.number: row.at for row in connection.execute(opened)},
+            ended={row.round: row.at for row in connection.execute(ended)},
         )

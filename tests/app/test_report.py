@@ -36,7 +36,7 @@ VOID = {"meta", "br"}
 
 
 class Page(HTMLParser):
-    """The page as a browser reads it: chapters with their text, tables, and whatever it refers to."""
+    """The page as a browser reads it: chapters, rows of tables, and all that it refers to."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
