@@ -101,7 +101,7 @@ def _stage(name: str) -> str:
 def _auroc(m: dict[str, float | None]) -> str:
     value, low, high = (math.nan if m[k] is None else m[k] for k in ("value", "low", "high"))
     found = Estimate(value, low, high, 0)  # type: ignore[arg-type]
-    return UNKNOWN if math.isnan(found.value) else tell.interval(found)
+    return UNKNOWN if math.isnan(found.value) else tell.interval(found).replace(" ", "\u00a0")
 
 
 def _changes(rounds: list[Round]) -> list[Part]:

@@ -27,7 +27,7 @@ from ssl_core.history.dates import dates
 from ssl_core.intake import Report as ImportReport
 from ssl_core.records import Assignment, Measurement, Model, Promotion, Read, Task
 from ssl_core.workspace import CONFIG_FILE, Workspace, open_workspace
-from tests import toy, web_workspaces
+from tests import toy, web, web_workspaces
 from tests.rounds_by_hand import add, auroc, ids, made, model, open_round, take, trained
 
 NOW = datetime(2026, 3, 4, 5, 6, tzinfo=UTC)
@@ -279,8 +279,8 @@ def test_a_replay_is_told_apart_from_the_shadow_control(tmp_path):
         "no price an hour, or no timed read",
     ]
     assert row(page, "replay of margin: labels to an AUROC of .600")
-    # two strategies, two seeds, two rounds that measure
-    assert "0 times, and its replays 8 times." in page.chapters["lineage"]
+    # two strategies, two seeds, two rounds that measure and then compare
+    assert "0 times, and its replays 16 times." in page.chapters["lineage"]
 
 
 # Hostile names ------------------------------------------------------------------------------------
@@ -360,6 +360,14 @@ def test_a_shadow_control_without_a_replay_is_what_chance_needed(tmp_path):
     _, page = told(ws)
     assert row(page, "Labels that chance needed for it")[1] == "12 or fewer"
     assert row(page, "shadow control", "1")[2] == "12"
+
+
+@pytest.mark.usefixtures("no_label_studio")
+def test_the_overview_offers_it(read, empty):
+    for root in (read, empty):
+        at = web.shown(root, "overview", role="lead")
+        (button,) = at.get("download_button")
+        assert button.proto.label == "Download report"
 
 
 # The command, the drawing, the note of the import -------------------------------------------------
