@@ -21,6 +21,7 @@ from app import (
     promotion_cli,
     reading_cli,
     replay_cli,
+    report_cli,
     serve_cli,
     show,
 )
@@ -57,6 +58,7 @@ serve_cli.add_to(cli)
 map_cli.add_to(cli)
 api_cli.add_to(cli)
 replay_cli.add_to(cli)
+report_cli.add_to(cli)
 
 # typer keeps its own copy of click to itself; this is the parent of all its usage errors.
 UsageFault: Any = typer.BadParameter.__bases__[0]

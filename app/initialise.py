@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from app.imported import keep_import
 from connectors.folder import FolderSource
 from connectors.manifest import Columns, read_manifest
 from ssl_core.config import Config, ledger_url, save_config, validated
@@ -120,6 +121,7 @@ def _build(
         digests = {line: left_out.get(str(found), found) for line, found in digests.items()}
         intake = take_in(rows, digests, policy)
     save_config(config, staging / CONFIG_FILE)
+    keep_import(staging, intake.report)
     _write_ledger(staging, config, intake, policy.archive)
     return intake
 

@@ -10,7 +10,8 @@ import altair as alt
 import pandas as pd
 import streamlit as st
 
-from app.web import shell
+from app.claim_words import beside, by_chance, name_of, of_chance
+from app.web import report_button, shell
 from app.web.access import Person
 from app.web.charts import COLOURS, DASHES, INK
 from ssl_core.claims.claim import Claim, claim
@@ -18,15 +19,9 @@ from ssl_core.claims.cost import Cost
 from ssl_core.claims.curve import MACRO, Curve, Line, label_cost
 from ssl_core.claims.promotion import find_in_use
 from ssl_core.claims.proof import Proof, outlook_sentences, proof, replay_sentences
-from ssl_core.claims.tell import interval, ratio
+from ssl_core.claims.tell import ratio
 from ssl_core.workspace import Workspace
 
-NAMES = {
-    "student": "student",
-    "intermediate": "student before fine-tuning",
-    "supervised": "teacher (labels alone)",
-    "control": "random control",
-}
 AXES = {"labels": "Training labels", "hours": "Reader-hours", "money": "Money"}
 
 
@@ -34,8 +29,9 @@ def page(ws: Workspace, person: Person) -> None:
     """Show the page."""
     shell.heading("Overview", "What the labels bought, beside what chance would have bought.")
     curve, told, proven = _evidence(ws, shell.version(ws), _replayed(ws))
-    measured = told.text.partition(" Not known:")[0] + _beside(curve, told)
+    measured = told.text.partition(" Not known:")[0] + beside(curve, told)
     st.html(f'<p class="rl-claim">{escape(measured)}</p>')
+    report_button.show(ws)
     if told.point is not None and told.unknown:
         st.caption("Not known: " + "; ".join(told.unknown) + ".")
     if told.point is None:
@@ -61,19 +57,6 @@ def _replayed(ws: Workspace) -> int:
     parts = ("*/*/ledger.db*", "*/*/rounds/*/evidence.npz")
     written = (path for part in parts for path in (ws.root / "simulations").glob(part))
     return max((path.stat().st_mtime_ns for path in written), default=0)
-
-
-def _beside(curve: Curve, told: Claim) -> str:
-    """The other model of the same round, if there is one: a lead is to know which is better."""
-    if told.line is None or told.point is None:
-        return ""
-    role = "supervised" if told.line.role == "student" else "student"
-    other = curve.line(role, told.line.origin)
-    same = [p for p in other.points if p.round == told.point.round] if other else []
-    if other is None or not same:
-        return ""
-    name = "teacher, which learned from labels alone," if role == "supervised" else "student"
-    return f" The {name} of the same round has {interval(same[0].auroc)}."
 
 
 def _start(ws: Workspace) -> None:
@@ -153,22 +136,13 @@ def _figures(told: Claim, proven: Proof) -> None:
         return
     columns[3].metric(
         "Chance would need",
-        _needed(told),
-        help="Training labels with which the random control reached the same AUROC, in a replay.",
+        by_chance(told),
+        help=f"Training labels with which the {of_chance(told)} reached the same AUROC.",
         delta="labels" if told.control else "no control yet",
         delta_color="off",
         delta_arrow="off",
         border=True,
     )
-
-
-def _needed(told: Claim) -> str:
-    found = told.control
-    if found is None or math.isnan(found.labels):
-        return "not known"
-    if math.isinf(found.labels):
-        return f"over {found.last:,}"
-    return f"{found.first:,} or fewer" if found.labels <= found.first else f"{found.labels:,.0f}"
 
 
 # The curve ----------------------------------------------------------------------------------------
@@ -189,7 +163,7 @@ def _plot(curve: Curve) -> None:
         "Of", origins, default=origins[0], format_func=_origin, key="o-origin"
     )
     axis, origin = axis or known[0], origin or origins[0]
-    # The control is a replay's, and stands beside the workspace's own rounds too.
+    # Both controls stand beside the workspace's own rounds.
     shown = (rows["origin"] == origin) | (rows["role"] == "control")
     here = rows[(rows["finding"] == finding) & shown].dropna(subset=[axis])
     if here.empty:
@@ -203,14 +177,11 @@ def _plot(curve: Curve) -> None:
 
 
 def _rows(line: Line) -> list[dict[str, Any]]:
-    name = NAMES[line.role]
-    if line.role == "student" and line.origin == "replay":
-        name = f"{name}, {line.strategy}"
     return [
         {
             "finding": line.finding,
             "origin": line.origin,
-            "line": name,
+            "line": name_of(line),
             "role": line.role,
             "labels": p.labels,
             "hours": p.hours,

@@ -13,7 +13,10 @@ from ssl_core.evidence import Estimate
 
 @dataclass(frozen=True, slots=True)
 class Needed:
-    """Training labels that the random control needed for an AUROC, read off its curve.
+    """Training labels that a random control needed for an AUROC, read off its curve.
+
+    `origin` says which control: the random arm of a replay, or the shadow of this workspace's
+    rounds, which is one run, with the random labels alone.
 
     `labels` is where the control's mean reaches it, between its points as in `reach`; `low`
     and `high` where the ends of its 95 % band do. Each is `first` where the control was there with
@@ -33,6 +36,7 @@ class Needed:
     first: int
     last: int
     seeds: int
+    origin: Origin = "replay"
 
     def says(self, spent: int) -> str:
         """How that stands to the labels that were spent: "more", "fewer", "same", "unknown"."""
@@ -45,7 +49,8 @@ class Needed:
 class Claim:
     """The newest measured student in numbers, and `text`, the same in words.
 
-    `control` is what a live run is held against, None for a replay (see `proof`).
+    `control` is what a live run is held against, the replay's random arm or else the shadow
+    control; None for a replay (see `proof`).
 
     `point` and `line` are None where no round has measured a model, neither here nor in a replay.
     `evaluation` is what validation and vault cost (None for a replay). `unknown` lists, in words,
@@ -73,7 +78,7 @@ def claim(curve: Curve, of: tuple[int, str] | None = None) -> Claim:
         return Claim("rounds", None, None, None, None, curve.currency, (text,), text)
     own = line.origin == "rounds"
     at = next((s for s in curve.spent if own and s.round == point.round), None)
-    control = needed(curve.line("control", "replay"), point.auroc) if own else None
+    control = needed(_random(curve), point.auroc) if own else None
     unknown = tuple(_unknown(curve, at, point, control))
     parts = [_measured(line, point, curve), *_cost(at, curve), _control(control, point)]
     parts += [f"Not known: {one}." for one in unknown]
@@ -93,8 +98,14 @@ def _chosen(curve: Curve, of: tuple[int, str] | None) -> tuple[Line | None, Poin
     return best, best.points[-1] if best and best.points else None
 
 
+def _random(curve: Curve) -> Line | None:
+    """The replay's random arm where it has come so far; else the shadow control."""
+    lines = [curve.line("control", "replay"), curve.line("control")]
+    return next((line for line in lines if line is not None and line.points), None)
+
+
 def needed(line: Line | None, target: Estimate) -> Needed | None:
-    """The labels that a replayed control's line needs for the AUROC of one run.
+    """The labels that a random control's line needs for the AUROC of one run.
 
     None without a control, without a target, or where no point of the control is defined.
     """
@@ -114,7 +125,7 @@ def needed(line: Line | None, target: Estimate) -> Needed | None:
         for sign in (1, -1)
     )
     found = reach(budgets, means, target.value)
-    return Needed(found, low, high, budgets[0], budgets[-1], line.seeds)
+    return Needed(found, low, high, budgets[0], budgets[-1], line.seeds, line.origin)
 
 
 def _half(control: Estimate, runs: int) -> float:
@@ -174,7 +185,7 @@ def _amount(hours: float, money: float | None, curve: Curve) -> str:
 def _control(needed: Needed | None, point: Point) -> str:
     if needed is None:
         return ""
-    seeds = "1 seed" if needed.seeds == 1 else f"{needed.seeds} seeds"
+    who, most = _who(needed)
     stands, spent = needed.says(point.labels), f"{point.labels:,}"
     if math.isinf(needed.labels):
         told = {
@@ -184,8 +195,8 @@ def _control(needed: Needed | None, point: Point) -> str:
             "fewer": "",
         }
         return (
-            f"Random choice, replayed with {seeds}, did not get there with {needed.last:,} labels, "
-            f"the most that was replayed{told[stands]}."
+            f"{who} did not get there with {needed.last:,} labels, the most that {most}"
+            f"{told[stands]}."
         )
     band = ""
     if stands != "unknown":
@@ -197,10 +208,15 @@ def _control(needed: Needed | None, point: Point) -> str:
         "unknown": f" (here: {spent}); how far luck goes is not known",
     }
     count = _labels(needed.labels, needed)
-    return (
-        f"Random choice, replayed with {seeds}, needed {count} labels{band} to get there"
-        f"{told[stands]}."
-    )
+    return f"{who} needed {count} labels{band} to get there{told[stands]}."
+
+
+def _who(needed: Needed) -> tuple[str, str]:
+    """The control in words, and what is true of its largest budget."""
+    if needed.origin == "rounds":
+        return "The shadow control, which learned from random labels alone,", "it was trained on"
+    seeds = "1 seed" if needed.seeds == 1 else f"{needed.seeds} seeds"
+    return f"Random choice, replayed with {seeds},", "was replayed"
 
 
 def _labels(value: float, needed: Needed) -> str:
@@ -222,6 +238,10 @@ def _unknown(curve: Curve, at: Spent | None, point: Point, control: Needed | Non
         found.append("money, because `[cost] per_hour` is not set in readloop.toml")
     replayed = at is None and curve.line("control", "replay") is not None
     if control is None and not replayed and not math.isnan(point.auroc.value):
-        reason = curve.no_control or "no control yet: the replay of random is not finished"
+        reason = curve.no_control or (
+            "the AUROC of its control is not defined"
+            if _random(curve)
+            else "no control yet: the replay of random is not finished"
+        )
         found.append(f"what random choice would have needed ({reason})")
     return found
