@@ -51,7 +51,18 @@ def test_commands_and_their_flags_exist(line):
 
 def test_options_in_the_text_exist():
     flags = set(re.findall(r"`(--[a-z-]+)", README))
-    commands = ["init", "round", "simulate", "status", "sync", "serve", "api", "promote", "map"]
+    commands = [
+        "init",
+        "round",
+        "simulate",
+        "status",
+        "sync",
+        "serve",
+        "api",
+        "promote",
+        "map",
+        "report",
+    ]
     known = options(["bench", "s0"]).union(*(options([command]) for command in commands))
     assert flags <= known, flags - known
 

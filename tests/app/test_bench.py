@@ -157,7 +157,7 @@ def test_means_and_intervals_by_hand(rows, kept):
     for name in ("auroc", "accuracy", "precision", "sensitivity"):
         a, b = cell_values(kept, "teacher_student", "teacher", 8, name)
         half = T * abs(a - b) / 2  # t · s / √2 of two values
-        expected = ((a + b) / 2, (a + b) / 2 - half, (a + b) / 2 + half)
+        expected = ((a + b) / 2, max(0.0, (a + b) / 2 - half), min(1.0, (a + b) / 2 + half))
         found = row.numbers[name]
         assert (found.value, found.low, found.high) == pytest.approx(expected)
 
