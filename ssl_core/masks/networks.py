@@ -140,7 +140,7 @@ def _shallow(width: int, depth: int, *, norm: bool) -> Callable[[int], tuple[nn.
 
 NETWORKS: dict[str, Callable[[int], tuple[nn.Module, int, int]]] = {
     "shallow_unet": _shallow(64, 3, norm=False),  # S4
-    "small_unet": _shallow(16, 4, norm=True),  # a twelfth of its cost: for CPUs and tests
+    "small_unet": _shallow(16, 4, norm=True),  # a tenth of its cost: for CPUs and tests
     "unet_mobilenet_v2": _encoder("mobilenet_v2"),
     **{f"unet_resnet{n}": _encoder(f"resnet{n}") for n in (18, 34, 50, 101, 152)},
     **{f"unet_efficientnet_b{n}": _encoder(f"efficientnet-b{n}") for n in range(8)},
