@@ -48,8 +48,8 @@ def refused_recipe(**parameters):
 def test_an_unknown_table_is_refused_with_the_valid_ones_and_a_close_match():
     assert refused({**LEAST, "imges": {}}) == (
         "unknown key 'imges'; did you mean 'images'? valid keys here: "
-        "access, compute, cost, images, ledger, map, model, promotion, reading, recipe, seed, "
-        "selection."
+        "access, alarm, compute, cost, images, ledger, map, model, promotion, reading, recipe, "
+        "seed, selection."
     )
 
 
@@ -63,7 +63,9 @@ def test_an_unknown_key_of_a_table_names_that_tables_keys():
 def test_without_a_close_match_none_is_offered():
     message = refused({**LEAST, "selection": {"zzz": 1}})
     assert "did you mean" not in message
-    assert "valid keys here: cold_start, control, fall_back_after, group_cap," in message
+    assert (
+        "valid keys here: cold_start, control, duplicates, fall_back_after, group_cap," in message
+    )
 
 
 def test_an_unknown_key_of_a_schedule():

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from app.rooms import archive_room
 from connectors.archive import ArchiveRoom
 from ssl_core.claims.curve import NO_CONTROL, label_cost, reach, supervised_stage
-from ssl_core.evidence import mean_interval
+from ssl_core.evidence import mean_of_shares
 from ssl_core.records import Assignment, Read
 from ssl_core.rounds import run_round
 from ssl_core.simulate import simulate
@@ -146,7 +146,7 @@ def test_arms_become_lines_with_the_means_that_simulate_reports(replayed):
             assert repr(point.auroc) == repr(row.auroc["student"])
             cells = [c for c in found.cells if (c.strategy, c.budget) == (strategy, row.budget)]
             values = [c.stages["student"]["auroc"].value for c in cells]
-            assert repr(point.auroc) == repr(mean_interval(values))
+            assert repr(point.auroc) == repr(mean_of_shares(values))
 
 
 def test_arms_of_another_recipe_are_not_the_control_of_this_workspace(replayed):

@@ -12,7 +12,7 @@ from sqlalchemy.exc import DBAPIError
 from ssl_core.errors import LedgerError
 from ssl_core.history import database, schema
 from ssl_core.history.ledger import Ledger
-from ssl_core.records import Label, Measurement, Model, Promotion, PseudoLabel, Pulled
+from ssl_core.records import Label, Measurement, Model, Promotion, PseudoLabel, Pulled, Reread
 from tests.ledger_records import (
     ITEMS,
     TASK,
@@ -57,6 +57,9 @@ def full(ledger):
     ledger.finish_round(1, "{}")
     ledger.reading.assign([asked("t1"), asked("t2")], [hint("t1")])
     ledger.reading.take("room", Pulled((read("t1"), read("t2", outcome="skipped")), bookmark="2"))
+    ledger.reading.ask_again(
+        [Reread("t2", "bob", 1, 0, "contradiction", 0, "Nodule", 1.0, 0.9, "m-1", 1)]
+    )
     decision = Promotion("promotion", 1, "m-1", "student", 1, "m-0", "teacher", "eva", "", "{}")
     ledger.add_promotion(decision, 0)
     job, _ = ledger.jobs.ask("round", {"seed": 3}, "eva")

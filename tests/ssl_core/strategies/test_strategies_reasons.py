@@ -24,7 +24,7 @@ from tests.ssl_core.strategies.strategies_views import (
 SIZE, ASKED = 200, 5
 every_task = pytest.mark.parametrize("task", TASKS)
 every_strategy = pytest.mark.parametrize(
-    "name", sorted(set(STRATEGIES) - {"random", "class_balanced_random"})
+    "name", sorted(set(STRATEGIES) - {"random", "class_balanced_random", "badge"})
 )
 
 
@@ -100,6 +100,18 @@ def test_without_what_the_reason_names_the_item_is_asked_later(name, task):
         assert others, f"names nothing: {sentence}"
         for other in others:
             assert place(scores_of(name, other, ASKED), i) > place(scores, i), sentence
+
+
+@every_task
+def test_badge_draws_what_is_like_the_first_later_in_most_draws(task):
+    """A lot decides its order, so one draw proves nothing: the mean of thirty draws."""
+    view, gaps = a_view(task), []
+    for seed in range(30):
+        scores = scores_of("badge", view, ASKED, seed)
+        first, i = np.argsort(-scores)[[0, ASKED // 2]].tolist()
+        for other in without(view, i, sentence_of("badge", view, scores, i), first):
+            gaps.append(place(scores_of("badge", other, ASKED, seed), i) - place(scores, i))
+    assert np.mean(gaps) > ASKED
 
 
 def test_the_class_that_is_named_decides_how_soon_an_item_is_drawn():
