@@ -36,11 +36,8 @@ from ssl_core.training.augment import (
 from ssl_core.training.colour import tint
 from ssl_core.training.rand_augment import (
     RandAugment,
-    change,
+    before_the_warp,
     cut_out,
-    move,
-    sample_holes,
-    sample_operations,
 )
 
 MaskView = Augmentation | RandAugment | Strong
@@ -142,17 +139,7 @@ def _before_the_warp(
         which, level = sample_strong(n, spec, generator)
         matrices = shift_strongly(matrices, which, level, spec, aspect=aspect)
         return change_noisily(images, which, level, spec, generator), matrices, None
-    exposures = sample_exposures(n, spec.weak, generator)
-    matrices = sample_warps(n, spec.weak, generator, aspect=aspect)
-    which, level = sample_operations(n, spec, generator)
-    if spec.weak.exposes:
-        images = expose(images, exposures)
-    if spec.weak.tints:
-        images = tint(images, sample_tints(n, spec.weak, generator))
-    for slot in range(spec.operations):
-        images = change(images, which[:, slot], level[:, slot])
-        matrices = matrices @ move(which[:, slot], level[:, slot], aspect=aspect)
-    return images, matrices, sample_holes(n, spec, generator)
+    return before_the_warp(images, spec, generator)
 
 
 def _weak_light(images: Tensor, spec: Augmentation, generator: torch.Generator) -> Tensor:

@@ -76,7 +76,14 @@ def view(images: Tensor, spec: View, generator: torch.Generator) -> Tensor:
     """
     if isinstance(spec, Augmentation):
         return augment(images, spec, generator)
-    images = as_float(images)
+    images, matrices, holes = before_the_warp(as_float(images), spec, generator)
+    return cut_out(warp(images, matrices), holes)
+
+
+def before_the_warp(
+    images: Tensor, spec: RandAugment, generator: torch.Generator
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Images with changed intensities, their warps `(B, 3, 3)` and holes `(B, 3)`."""
     n, aspect = len(images), images.shape[-1] / images.shape[-2]
     exposures = sample_exposures(n, spec.weak, generator)
     matrices = sample_warps(n, spec.weak, generator, aspect=aspect)
@@ -88,7 +95,7 @@ def view(images: Tensor, spec: View, generator: torch.Generator) -> Tensor:
     for slot in range(spec.operations):
         images = change(images, which[:, slot], level[:, slot])
         matrices = matrices @ move(which[:, slot], level[:, slot], aspect=aspect)
-    return cut_out(warp(images, matrices), sample_holes(n, spec, generator))
+    return images, matrices, sample_holes(n, spec, generator)
 
 
 def sample_operations(
