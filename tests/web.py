@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +114,8 @@ def plotted(at: AppTest) -> tuple[dict[str, Any], dict[str, Any]]:
 
 def picture_of(at: AppTest) -> list[bytes]:
     """Everything the browser is sent, element by element."""
-    return [
-        e.proto.SerializeToString(deterministic=True) for e in elements(at) if e.proto is not None
-    ]
+    protos = [deepcopy(e.proto) for e in elements(at) if e.proto is not None]
+    for proto in protos:
+        if hasattr(proto, "deferred_file_id"):  # drawn anew whenever a page is run
+            proto.deferred_file_id = ""
+    return [proto.SerializeToString(deterministic=True) for proto in protos]

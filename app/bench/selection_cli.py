@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,6 +13,10 @@ from app.arguments import numbers, words
 from app.bench.datasets import check_splits
 from app.bench.papers import recipes
 from ssl_core.errors import ConfigError
+
+if TYPE_CHECKING:  # with them comes torch's weight
+    from app.bench.selection import Trial
+    from app.bench.study import Study
 
 ALL = (
     "random,class_balanced_random,entropy,margin,least_confidence,bald,cold_start,kmeans_start,"
@@ -52,35 +57,11 @@ def selection(
     first, last = first_seed, first_seed + (seeds or (3 if full_recipe else 20))
     names = tuple(words(strategies or (FEW if full_recipe else ALL)))
     if full_recipe:
-        from app.bench import running, tables
-        from app.bench.study import Study
-
-        table = recipes([recipe], preset)[recipe]
-        study = Study(
-            name=f"selection-{dataset}-{split}-{recipe}",
-            title=f"Query strategies on {dataset} with {recipe}",
-            sources={dataset: data},
-            splits=(split,),
-            variants=dict.fromkeys(names, table),
-            strategies={name: name for name in names},
-            axis="strategy",
-            baseline="random" if "random" in names else "",
-            budgets=tuple(words(budgets)),
-            seeds=tuple(range(first, last)),
-            preset=preset,
-            weights=weights,
-            jobs=jobs,
-            note="A round asks up to the next budget.",
-        )
-        with show.progress_bars() as report:
-            rows = running.run_study(study, out, report=report, say=show.console.print)
-        show.console.print(tables.terminal(study, rows))
-        print(f"Saved {out / study.name}.json, .md and .png.")
+        study = _study(dataset, split, names, recipe, preset, budgets, range(first, last))
+        _with_networks(replace(study, sources={dataset: data}, weights=weights, jobs=jobs), out)
         return
     from app.bench import selection as bench
-    from app.bench.frozen import frozen
     from app.bench.selection_loop import Rule
-    from app.bench.selection_tables import save, terminal
 
     trial = bench.Trial(
         strategies=names,
@@ -93,14 +74,61 @@ def selection(
     bench.check(trial)
     if not weights:
         raise ConfigError("--weights is missing: give a file of mobilenet_v2, imagenet or none.")
+    _on_features(trial, dataset, split, data, weights, out)
+
+
+def _on_features(
+    trial: Trial, dataset: str, split: str, data: Path, weights: str, out: Path
+) -> None:
+    from app.bench import selection as bench
+    from app.bench.frozen import frozen
+    from app.bench.selection_tables import save, terminal
+
     with show.progress_bars() as report:
         found = frozen(dataset, split, data, weights, out, report)
     curves = bench.run(found, trial, out, show.console.print)
-    rows_ = bench.rows_of(found, trial, curves)
+    rows = bench.rows_of(found, trial, curves)
     path = out / f"{dataset}-{split}"
-    save(found, trial, curves, rows_, path)
-    show.console.print(terminal(found, trial, rows_))
+    save(found, trial, curves, rows, path)
+    show.console.print(terminal(found, trial, rows))
     print(f"Saved {path}.json, .md and .png.")
+
+
+def _study(
+    dataset: str,
+    split: str,
+    names: tuple[str, ...],
+    recipe: str,
+    preset: str,
+    budgets: str,
+    seeds: range,
+) -> Study:
+    from app.bench.study import Study
+
+    table = recipes([recipe], preset)[recipe]
+    return Study(
+        name=f"selection-{dataset}-{split}-{recipe}",
+        title=f"Query strategies on {dataset} with {recipe}",
+        sources={},
+        splits=(split,),
+        variants=dict.fromkeys(names, table),
+        strategies={name: name for name in names},
+        axis="strategy",
+        baseline="random" if "random" in names else "",
+        budgets=tuple(words(budgets)),
+        seeds=tuple(seeds),
+        preset=preset,
+        note="A round asks up to the next budget.",
+    )
+
+
+def _with_networks(study: Study, out: Path) -> None:
+    from app.bench import running, tables
+
+    with show.progress_bars() as report:
+        rows = running.run_study(study, out, report=report, say=show.console.print)
+    show.console.print(tables.terminal(study, rows))
+    print(f"Saved {out / study.name}.json, .md and .png.")
 
 
 def peers(

@@ -70,7 +70,9 @@ def judge(looks: Sequence[Look], strategy: str = "The strategy") -> Verdict:
     is called better in 5 % of histories at the most, over all their looks (see `sequence`).
     """
     if not looks:
-        told = f"{strategy} is not told from random: no control has been measured beside it yet."
+        told = (
+            f"{strategy} is not told from random: no control of equal budget has been measured yet."
+        )
         return Verdict("not told", told, 0, None)
     found = so_far(looks)
     if found is None:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import sqlite3
+from datetime import UTC, datetime
 
 import pytest
 import streamlit as st
 
+from app.report.build import report
 from ssl_core.pictures.map_files import load_map
 from ssl_core.pictures.neighbours import features_of, labeled_items, nearest
 from ssl_core.workspace import open_workspace
 from tests import web, web_workspaces
 from tests.web_workspaces import batch, waits
 
+WHEN = datetime(2026, 11, 2, tzinfo=UTC)
 NEWEST = web_workspaces.NEWEST
 pytestmark = pytest.mark.usefixtures("no_label_studio")
 
@@ -129,6 +132,7 @@ def everything(root) -> dict[str, list[bytes]]:
     for colour in ("score", "reader", "round"):
         at.selectbox(key="f-colour").set_value(colour).run()
         sent[colour] = web.picture_of(web.checked(at))
+    sent["report"] = [report(open_workspace(root), WHEN).encode()]
     return sent
 
 

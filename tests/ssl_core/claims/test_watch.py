@@ -27,7 +27,7 @@ def test_nothing_measured_is_not_told():
     found = judge([], "margin")
     assert (found.state, found.rounds, found.difference) == ("not told", 0, None)
     assert found.sentence == (
-        "margin is not told from random: no control has been measured beside it yet."
+        "margin is not told from random: no control of equal budget has been measured yet."
     )
 
 
