@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,11 @@ import numpy.typing as npt
 from ssl_core import metrics, shadow
 from ssl_core.claims.equal_budget import against_control, stand_ins
 from ssl_core.errors import ReadloopError
-from ssl_core.evidence import PerFinding, compare
+from ssl_core.evidence import Differences, Estimate, PerFinding, compare
 from ssl_core.made import Made, finite
 from ssl_core.pictures.maps import keep_prediction
 from ssl_core.probabilities import probabilities, put_by, stage_model
-from ssl_core.records import CONTROL, Measurement, Model, Split
+from ssl_core.records import CONTROL, Item, Measurement, Model, Split
 from ssl_core.training.distributed import is_main
 from ssl_core.training.predict import predict
 from ssl_core.turn import Turn
@@ -37,14 +37,9 @@ def evaluate_stage(turn: Turn) -> Made:
     Where the round trained a shadow control, its last model is measured in the same look, and held
     against the rounds that knew as many labels.
     """
-    fits, models = turn.plan.fits, turn.models()
-    student, control = models[fits[-1].name], models.get(shadow.shadow_name(fits[-1].name))
-    measured = {stage.name: models[stage.name] for stage in fits}
-    if control is not None:
-        measured[CONTROL] = control
-    ledger = turn.workspace.ledger
-    out = ledger.reading.unusable(turn.round.number)
-    vault_items = [item for item in ledger.items("vault") if item.id not in out]
+    fits, ledger = turn.plan.fits, turn.workspace.ledger
+    measured, vault_items = models_to_measure(turn), usable_vault(turn)
+    student, control = measured[fits[-1].name], measured.get(CONTROL)
     vault = part(vault_items, (), turn.findings, turn.workspace.images)
     scores = {
         name: {
@@ -64,7 +59,7 @@ def evaluate_stage(turn: Turn) -> Made:
     purpose = "measure " + ", ".join(measured)
     looked = ledger.look_into_vault(turn.round.number, student.id, purpose)
     vault = part(vault_items, looked, turn.findings, turn.workspace.images)
-    _save_arrays(turn.folder / "vault.npz", {n: s["vault"] for n, s in scores.items()})
+    save_arrays(turn.folder / "vault.npz", {n: s["vault"] for n, s in scores.items()})
     measurements: list[Measurement] = []
     thresholds: dict[str, list[float]] = {}
     for name, by_split in scores.items():
@@ -80,6 +75,21 @@ def evaluate_stage(turn: Turn) -> Made:
         measurements += [*compare_on("validation", turn.validation), *compare_on("vault", vault)]
     detail |= {"thresholds": thresholds, "gate": _gate(turn, scores)}
     return {"detail": finite(detail), "measurements": measurements}
+
+
+def models_to_measure(turn: Turn) -> dict[str, Model]:
+    """The recipe's models by stage, and the last of a shadow control as `CONTROL`."""
+    fits, models = turn.plan.fits, turn.models()
+    measured = {stage.name: models[stage.name] for stage in fits}
+    control = models.get(shadow.shadow_name(fits[-1].name))
+    return measured if control is None else {**measured, CONTROL: control}
+
+
+def usable_vault(turn: Turn) -> list[Item]:
+    """The vault's items whose images can be read."""
+    ledger = turn.workspace.ledger
+    out = ledger.reading.unusable(turn.round.number)
+    return [item for item in ledger.items("vault") if item.id not in out]
 
 
 def _gate(turn: Turn, scores: Mapping[str, Scores]) -> Any:
@@ -142,6 +152,13 @@ def _differences(
         return []
     ours = [(weight, _auroc(items, said[split])) for weight, said in rivals]
     found = against_control(ours, _auroc(items, scores[split]))
+    return difference_rows(turn, control, split, found)
+
+
+def difference_rows(
+    turn: Turn, control: Model, split: Split, found: Differences
+) -> list[Measurement]:
+    """The strategy less its control, as the ledger keeps it."""
     names = (*turn.findings, "macro")
     return [
         Measurement(control.id, CONTROL, split, name, DIFFERENCE, d.value, d.low, d.high, d.n)
@@ -183,6 +200,17 @@ def _measure(
         groups=np.array(items.groups),
         thresholds=thresholds,
     )
+    return measurement_rows(turn, model, stage, split, rows)
+
+
+def measurement_rows(
+    turn: Turn,
+    model: Model,
+    stage: str,
+    split: Split,
+    rows: Sequence[tuple[int | None, str, Estimate]],
+) -> list[Measurement]:
+    """What was measured of a model on a split, as the ledger keeps it; column None is macro."""
     return [
         Measurement(
             model_id=model.id,
@@ -199,7 +227,8 @@ def _measure(
     ]
 
 
-def _save_arrays(path: Path, arrays: Mapping[str, Floats]) -> None:
+def save_arrays(path: Path, arrays: Mapping[str, Floats]) -> None:
+    """Keep what each stage's model gave the vault's items, for paired comparisons later."""
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_suffix(".tmp.npz")
     np.savez(scratch, allow_pickle=False, **{n.replace(" ", "_"): a for n, a in arrays.items()})

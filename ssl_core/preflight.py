@@ -11,10 +11,12 @@ from pathlib import Path
 import torch
 
 from ssl_core.config import Config, Images, ledger_url
-from ssl_core.errors import ConfigError, WorkspaceError
-from ssl_core.recipes import Fit, Plan, PseudoLabel, plan
+from ssl_core.errors import ConfigError
+from ssl_core.masks.networks import build_segmenter
+from ssl_core.recipes import MASK_RECIPES, RECIPES, Fit, FitMasks, Plan, Pretrain, plan
 from ssl_core.records import Task
-from ssl_core.strategies import NEEDS
+from ssl_core.strategies import ALL_NEEDS as NEEDS
+from ssl_core.strategies import suited
 from ssl_core.training.distributed import check_devices
 from ssl_core.training.models import build_model
 from ssl_core.training.predict import choose_device, tta_views
@@ -35,11 +37,11 @@ def check_settings(config: Config, findings: int) -> None:
 
 
 def check_task(task: Task, config: Config) -> None:
-    """Refuse a task that can be imported, but not trained yet, and settings of other findings.
+    """Refuse settings that are of another task or of other findings.
 
     Raises:
-        WorkspaceError: the task is segmentation.
-        ConfigError: `[alarm]` names what is no finding.
+        ConfigError: `[alarm]` names what is no finding, or the recipe or a strategy is for another
+            kind of task.
     """
     for name in config.alarm.ignore:
         if name not in task.findings:
@@ -47,11 +49,22 @@ def check_task(task: Task, config: Config) -> None:
                 f"alarm.ignore names {name!r}, which is no finding here; use some of "
                 f"{', '.join(task.findings)}."
             )
-    if task.kind == "segmentation":
-        raise WorkspaceError(
-            "Segmentation is not trained by this version: the masks stay in the workspace until "
-            "one that does."
+    segmentation = task.kind == "segmentation"
+    name = plan(config.recipe).name
+    fitting = MASK_RECIPES if segmentation else RECIPES
+    if name not in fitting:
+        what = "draws masks" if segmentation else "asks for labels of whole images"
+        raise ConfigError(
+            f"recipe.name = {name!r} does not fit a task that {what}: use one of "
+            f"{', '.join(sorted(fitting))}."
         )
+    for key in ("strategy", "cold_start"):
+        chosen = getattr(config.selection, key)
+        if chosen not in suited(segmentation):
+            raise ConfigError(
+                f"selection.{key} = {chosen!r} does not fit this task: use one of "
+                f"{', '.join(suited(segmentation))}."
+            )
 
 
 def _check_strategies(config: Config, recipe: Plan) -> None:
@@ -61,13 +74,14 @@ def _check_strategies(config: Config, recipe: Plan) -> None:
             raise ConfigError(
                 f"selection.{key} = {name!r} is unknown; use one of {', '.join(sorted(NEEDS))}."
             )
-    if "probabilities" in NEEDS[selection.cold_start]:
-        usable = ", ".join(sorted(n for n in NEEDS if "probabilities" not in NEEDS[n]))
+    if NEEDS[selection.cold_start] - {"features"}:
+        usable = ", ".join(sorted(n for n in NEEDS if not NEEDS[n] - {"features"}))
         raise ConfigError(
             f"selection.cold_start = {selection.cold_start!r} needs a trained model, and the first "
             f"round has none; use one of {usable}."
         )
-    if "teacher_probabilities" in NEEDS[selection.strategy] and len(recipe.fits) < 2:
+    wanted = {"teacher_probabilities", "members"} & NEEDS[selection.strategy]
+    if wanted and len(recipe.fits) < 2:
         raise ConfigError(
             f"selection.strategy = {selection.strategy!r} compares two models and the recipe "
             f"{recipe.name!r} makes one: choose a recipe with a teacher and a student, or 'margin'."
@@ -75,10 +89,13 @@ def _check_strategies(config: Config, recipe: Plan) -> None:
 
 
 def _check_network(config: Config, recipe: Plan, findings: int) -> None:
+    if recipe.name in MASK_RECIPES:
+        _check_segmenters(config, recipe, findings)
+        return
     images, own = config.images, (config.model.backbone, config.model.weights)
     wanted = {own: 0}
     for stage in recipe.stages:
-        if isinstance(stage, PseudoLabel):
+        if not isinstance(stage, Fit | Pretrain):
             continue
         other = isinstance(stage, Fit) and stage.backbone
         network = (other, stage.weights) if isinstance(stage, Fit) and other else own
@@ -86,6 +103,28 @@ def _check_network(config: Config, recipe: Plan, findings: int) -> None:
         wanted[network] = max(wanted.get(network, 0), frozen)
     for (backbone, weights), frozen in wanted.items():
         _try_network(images, backbone, weights, frozen, recipe, findings)
+
+
+def _check_segmenters(config: Config, recipe: Plan, findings: int) -> None:
+    """Try each network that draws masks; a student must not have fewer weights than a teacher."""
+    blank = torch.zeros(1, config.images.channels, config.images.size, config.images.size)
+    sizes: dict[str, tuple[str, int]] = {}
+    for stage in recipe.stages:
+        if not isinstance(stage, FitMasks):
+            continue
+        own = (config.model.backbone, config.model.weights)
+        backbone, weights = (stage.backbone, stage.weights) if stage.backbone else own
+        model = build_segmenter(backbone, findings, weights=weights, auxiliary=stage.auxiliary)
+        model.freeze(stage.schedule.frozen_blocks, norm=False)
+        sizes[stage.name] = backbone, sum(p.numel() for p in model.parameters())
+        with torch.inference_mode():
+            model.eval()(blank)
+        for teacher in stage.not_smaller_than:
+            if sizes[stage.name][1] < sizes[teacher][1]:
+                raise ConfigError(
+                    f"recipe.backbones: {backbone} has fewer weights than {sizes[teacher][0]}, its "
+                    "teacher: a student is to be at least as large."
+                )
 
 
 def _try_network(

@@ -20,9 +20,9 @@ import numpy as np
 from ssl_core.errors import ConfigError
 from ssl_core.recipes.stages import Pretrain
 from ssl_core.training.distributed import barrier, is_main
+from ssl_core.training.feed import Examples, Unlabeled
 from ssl_core.training.models import Classifier, load_model, save_model
 from ssl_core.training.seeds import derived_seed
-from ssl_core.training.steps import Examples, Unlabeled
 from ssl_core.training.train import fit
 from ssl_core.turn import Turn
 from ssl_core.workspace import one_process

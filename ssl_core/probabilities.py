@@ -23,7 +23,7 @@ from ssl_core.progress import Report, silent
 from ssl_core.recipes import Plan, plan
 from ssl_core.records import Model, Round, Split
 from ssl_core.training.distributed import is_main
-from ssl_core.training.predict import Device, choose_device, predict
+from ssl_core.training.predict import Device, choose_device
 from ssl_core.turn import Turn, replay
 from ssl_core.workspace import Part, Workspace, part
 
@@ -136,17 +136,9 @@ def _predicted(
     compute = ws.config.compute
     device = Device(choose_device(compute.device), compute.batch_size, compute.autocast)
     turn = replace(replay(ws, round_, report), device=device)
-    network = ws.load(model).to(device.name)
-    return predict(
-        network,
-        turn.inputs(network),
-        rows,
-        exclusive=turn.exclusive,
-        device=device,
-        tta=turn.plan.tta,
-        report=report,
-        stage=f"round {round_.number} {model.stage}",
-    ).probabilities
+    stage = f"round {round_.number} {model.stage}"
+    found = turn.predict(ws.network(model), rows, tta=turn.plan.tta, stage=stage)
+    return found.probabilities
 
 
 def _kept(path: Path, shape: tuple[int, int]) -> npt.NDArray[np.float32]:

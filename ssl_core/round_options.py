@@ -14,7 +14,7 @@ from ssl_core.config import Config, faults
 from ssl_core.errors import ConfigError
 from ssl_core.preflight import check_settings
 from ssl_core.presets import PRESETS, preset
-from ssl_core.recipes import RECIPES, plan
+from ssl_core.recipes import ALL_RECIPES, plan
 
 TABLES = ("selection", "model", "compute", "recipe", "seed")
 
@@ -96,12 +96,12 @@ def recipe_tables(config: Config) -> dict[str, dict[str, Any]]:
 def _recipe_faults(table: dict[str, Any]) -> dict[str, str]:
     parameters = {key: value for key, value in table.items() if key != "name"}
     name = table.get("name")
-    if isinstance(name, str) and name in RECIPES:
-        found = faults(RECIPES[name][0], parameters)
+    if isinstance(name, str) and name in ALL_RECIPES:
+        found = faults(ALL_RECIPES[name][0], parameters)
         if found:
             return {f"recipe.{key}": f"recipe {name}: {says}" for key, says in found.items()}
     try:
         plan(table)
     except ConfigError as error:
-        return {"recipe" if name in RECIPES else "recipe.name": str(error)}
+        return {"recipe" if name in ALL_RECIPES else "recipe.name": str(error)}
     return {}

@@ -15,15 +15,19 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
+from typing import Any
 
 from ssl_core.errors import WorkspaceError
 from ssl_core.evaluation import evaluate_stage
 from ssl_core.made import Made
+from ssl_core.mask_evaluation import evaluate_masks_stage
+from ssl_core.mask_work import fit_masks_stage, pseudo_masks_stage
 from ssl_core.pictures.maps import forget_pieces, map_round
 from ssl_core.preflight import check_settings, check_task
 from ssl_core.progress import Progress, Report, silent
 from ssl_core.readers import reading
-from ssl_core.recipes import Fit, Pretrain, plan
+from ssl_core.recipes import Fit, FitMasks, Pretrain, PseudoLabel, PseudoMasks, plan
+from ssl_core.recipes import Stage as Stage_
 from ssl_core.records import CONTROL, Round, Stage
 from ssl_core.shadow import shadow_of, spared
 from ssl_core.source import ReadingRoom
@@ -176,22 +180,26 @@ def _stages(turn: Turn) -> _Stages:
                 for name, _, work in _recipe_stages(control)
                 if name not in known
             ]
-        stages.append(("evaluate", "evaluate", partial(evaluate_stage, turn)))
+        measure = evaluate_masks_stage if turn.segmentation else evaluate_stage
+        stages.append(("evaluate", "evaluate", partial(measure, turn)))
     if turn.round.query_size:
         stages.append(("select", "select", partial(select_stage, turn)))
     return stages
 
 
+WORK: dict[type[Stage_], tuple[str, Callable[[Turn, Any], Made]]] = {
+    Fit: ("fit", fit_stage),
+    Pretrain: ("pretrain", pretrain_stage),
+    PseudoLabel: ("pseudo-label", pseudo_label_stage),
+    FitMasks: ("fit", fit_masks_stage),
+    PseudoMasks: ("pseudo-label", pseudo_masks_stage),
+}
+"""What the ledger calls each type of a recipe's stages, and what does its work."""
+
+
 def _recipe_stages(turn: Turn) -> _Stages:
-    stages: _Stages = []
-    for stage in turn.plan.stages:
-        if isinstance(stage, Fit):
-            stages.append((stage.name, "fit", partial(fit_stage, turn, stage)))
-        elif isinstance(stage, Pretrain):
-            stages.append((stage.name, "pretrain", partial(pretrain_stage, turn, stage)))
-        else:
-            stages.append((stage.name, "pseudo-label", partial(pseudo_label_stage, turn, stage)))
-    return stages
+    found = ((stage, *WORK[type(stage)]) for stage in turn.plan.stages)
+    return [(stage.name, kind, partial(work, turn, stage)) for stage, kind, work in found]
 
 
 def _run_stage(turn: Turn, position: int, name: str, kind: str, work: Callable[[], Made]) -> None:

@@ -23,7 +23,7 @@ import numpy as np
 from ssl_core.errors import TrainingError
 from ssl_core.history.ledger import Ledger
 from ssl_core.made import Made
-from ssl_core.recipes import Fit, Plan, Pretrain, PseudoLabel
+from ssl_core.recipes import Plan, Pretrain
 from ssl_core.records import CONTROL, Round
 from ssl_core.turn import Turn, can_teach
 
@@ -72,21 +72,8 @@ def renamed(recipe: Plan) -> Plan:
     def name(stage: str) -> str:
         return shadow_name(stage) if stage in own else stage
 
-    def one(stage: Fit | PseudoLabel | Pretrain) -> Fit | PseudoLabel | Pretrain:
-        if isinstance(stage, Pretrain):
-            return stage
-        if isinstance(stage, PseudoLabel):
-            return replace(stage, name=name(stage.name), teacher=name(stage.teacher))
-        return replace(
-            stage,
-            name=name(stage.name),
-            on=stage.on and name(stage.on),
-            start=stage.start and name(stage.start),
-            otherwise=stage.otherwise and name(stage.otherwise),
-            teacher=stage.teacher and name(stage.teacher),
-        )
-
-    return replace(recipe, stages=tuple(one(stage) for stage in recipe.stages))
+    stages = [s if isinstance(s, Pretrain) else stages_.renamed(s, name) for s in recipe.stages]
+    return replace(recipe, stages=tuple(stages))
 
 
 def shadow_name(stage: str) -> str:

@@ -11,11 +11,14 @@ import numpy.typing as npt
 
 from ssl_core.auditing import pseudo_labels
 from ssl_core.config import Config, validated
+from ssl_core.masks.networks import Segmenter, build_segmenter
+from ssl_core.masks.predict import predict_masks
+from ssl_core.masks.truth import MaskTruth, mask_truth
 from ssl_core.progress import Report
 from ssl_core.recipes import Plan, plan
 from ssl_core.records import Model, Round, Task
-from ssl_core.training.models import Classifier, build_model
-from ssl_core.training.predict import Device, Inputs, choose_device
+from ssl_core.training.models import Classifier, Network, build_model
+from ssl_core.training.predict import Device, Inputs, Prediction, Tta, choose_device, predict
 from ssl_core.training.seeds import derived_seed
 from ssl_core.training.stems import Banks, stem_array, view_banks
 from ssl_core.training.train import learnable
@@ -92,6 +95,74 @@ class Turn:
     def student(self) -> Classifier:
         """The recipe's last model."""
         return self.load(self.plan.fits[-1].name)
+
+    @property
+    def segmentation(self) -> bool:
+        """Whether readers draw masks."""
+        return self.workspace.ledger.task.kind == "segmentation"
+
+    def truth(self, items: Part) -> MaskTruth:
+        """What readers drew of items of train and validation, as of the round's opening."""
+        ledger = self.workspace.ledger
+        labels = ledger.labels(before_round=self.round.number)
+        return mask_truth(items.ids, labels, self.findings, self.workspace.masks)
+
+    def student_or_first(self) -> Network:
+        """The recipe's last model, of whatever kind; the first weights where nothing is trained."""
+        if self.trains:
+            return self.workspace.network(self.models()[self.plan.fits[-1].name])
+        if self.segmentation:
+            return self.fresh_segmenter("features")
+        return self.fresh_model("features")
+
+    def segmenter(self, stage: str) -> Segmenter:
+        """The network that draws masks which a stage of this round left."""
+        return self.workspace.load_segmenter(self.models()[stage])
+
+    def fresh_segmenter(
+        self, stage: str, backbone: str | None = None, weights: str = "none"
+    ) -> Segmenter:
+        """The configured network with its first weights, or another with others."""
+        own = self.config.model
+        name, first = (backbone, weights) if backbone else (own.backbone, own.weights)
+        auxiliary, seed = self.plan.auxiliary, self.seed(stage)
+        return build_segmenter(
+            name, len(self.findings), weights=first, auxiliary=auxiliary, seed=seed
+        )
+
+    def predict(
+        self, network: Network, rows: npt.NDArray[np.int64], *, tta: Tta, stage: str
+    ) -> Prediction:
+        """Which findings items show and their features, whatever the network's kind.
+
+        Where masks are drawn the probabilities are the auxiliary classifier's, or the map's maximum.
+        """
+        if isinstance(network, Segmenter):
+            empty = np.empty((0, len(self.findings)), np.float32)
+            if not len(rows):
+                return Prediction(empty, empty)
+            found = predict_masks(
+                network,
+                self.workspace.images.array,
+                rows,
+                lambda _, made: {"p": made.classes, "f": made.features},
+                device=self.device,
+                tta=tta,
+                report=self.report,
+                stage=stage,
+            )
+            return Prediction(found["p"], found["f"])
+        assert isinstance(network, Classifier)
+        return predict(
+            network,
+            self.inputs(network),
+            rows,
+            exclusive=self.exclusive,
+            device=self.device,
+            tta=tta,
+            report=self.report,
+            stage=stage,
+        )
 
     def fresh_model(
         self, stage: str, backbone: str | None = None, weights: str = "none"
@@ -178,7 +249,12 @@ class Turn:
 
 
 def can_teach(labels: npt.NDArray[np.float64], task: Task) -> bool:
-    """Whether labels `(N, C)` hold two sides of any finding: without, no model can be trained."""
+    """Whether labels `(N, C)` hold two sides of any finding: without, no model can be trained.
+
+    A mask has both sides in itself: there, one that is not empty is enough.
+    """
+    if task.kind == "segmentation":
+        return bool((labels == 1).any())
     return bool(learnable(labels, exclusive=task.exclusive).any())
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from ssl_core.auditing.pauses import withhold
 from ssl_core.claims import fallback
 from ssl_core.made import Made
 from ssl_core.made import finite as _finite
+from ssl_core.mask_work import mask_view
 from ssl_core.pictures.maps import keep_prediction
 from ssl_core.pretrain import pretrained
 from ssl_core.probabilities import probabilities, put_by
@@ -22,9 +22,9 @@ from ssl_core.recipes.stages import LABELS, Fit, Pretrain, PseudoLabel
 from ssl_core.records import Model, Selection
 from ssl_core.records import PseudoLabel as PseudoLabelRow
 from ssl_core.selection import draw
+from ssl_core.training.feed import Examples, Unlabeled
 from ssl_core.training.models import Classifier, save_model, with_new_head
 from ssl_core.training.predict import predict, predict_views
-from ssl_core.training.steps import Examples, Unlabeled
 from ssl_core.training.train import fit, learnable
 from ssl_core.turn import Turn
 from ssl_core.workspace import MODELS_FOLDER
@@ -65,7 +65,7 @@ def fit_stage(turn: Turn, stage: Fit) -> Made:
     )
     detail = {
         "items": len(turn.train.rows if material is None else material.rows),
-        "epochs": [[e.loss, e.auroc, e.log_loss] for e in result.history],
+        "epochs": [[e.loss, e.score, e.log_loss] for e in result.history],
         "best_epoch": result.best,
         "not_learned": [f for f, u in zip(turn.findings, usable, strict=True) if not u],
     }
@@ -159,7 +159,7 @@ def select_stage(turn: Turn) -> Made:
     strategy, fallen = fallback.asks(turn)
     view = _pool_view(turn, strategy)
     rng = np.random.default_rng(turn.seed("select"))
-    scores = strategies.STRATEGIES[strategy](view, turn.round.query_size, rng)
+    scores = strategies.ALL_STRATEGIES[strategy](view, turn.round.query_size, rng)
     drawn = draw(
         _without_duplicates(turn, view, scores),
         pool.groups,
@@ -204,22 +204,15 @@ def _without_duplicates(
 
 
 def _pool_view(turn: Turn, strategy: str) -> strategies.PoolView:
-    needs = strategies.NEEDS[strategy]
+    needs = strategies.ALL_NEEDS[strategy]
     pool = turn.askable
     if not needs:
         return strategies.PoolView(len(pool.ids), turn.exclusive)
     trained = turn.trains
-    model = turn.student() if trained else turn.fresh_model("features")
-    model = model.to(turn.device.name)
-    ask = partial(
-        predict,
-        model,
-        turn.inputs(model),
-        exclusive=turn.exclusive,
-        device=turn.device,
-        report=turn.report,
-    )
-    pooled = ask(pool.rows, tta=turn.plan.tta if trained else "none", stage="score the pool")
+    if turn.segmentation:
+        return mask_view(turn, needs)
+    model, tta = turn.student_or_first(), turn.plan.tta if trained else "none"
+    pooled = turn.predict(model, pool.rows, tta=tta, stage="score the pool")
     keep_prediction(turn, "select", pool.rows, pooled)
     views = None
     if "views" in needs:
@@ -240,7 +233,9 @@ def _pool_view(turn: Turn, strategy: str) -> strategies.PoolView:
         probabilities=pooled.probabilities if trained else None,
         views=views,
         features=pooled.features,
-        labeled_features=ask(turn.labeled.rows, stage="score the labeled").features,
+        labeled_features=turn.predict(
+            model, turn.labeled.rows, tta="none", stage="score the labeled"
+        ).features,
         teacher_probabilities=_teacher_opinion(turn) if "teacher_probabilities" in needs else None,
     )
 

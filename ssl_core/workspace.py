@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -16,8 +17,9 @@ from ssl_core.errors import ConfigError, WorkspaceError
 from ssl_core.history.ledger import Ledger
 from ssl_core.history.truth import label_matrix
 from ssl_core.images import ImageStore
+from ssl_core.masks.networks import Segmenter, load_segmenter
 from ssl_core.records import Item, Label, Model
-from ssl_core.training.models import Classifier, load_model
+from ssl_core.training.models import Classifier, Network, load_model
 
 CONFIG_FILE = "readloop.toml"
 IMAGES_FOLDER = "images"
@@ -25,6 +27,7 @@ MODELS_FOLDER = "models"
 LOCK_FILE = ".round.lock"
 
 FloatArray = npt.NDArray[np.float64]
+N = TypeVar("N", bound=Network)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,14 +49,26 @@ class Workspace:
         return self.root / "rounds" / f"{number:04d}"
 
     def load(self, model: Model) -> Classifier:
-        """Read a model of the ledger, in evaluation mode.
+        """Read a classifier of the ledger, in evaluation mode.
 
         Raises:
             WorkspaceError: its file is missing, damaged or of another network.
         """
+        return self._read(model, load_model)
+
+    def load_segmenter(self, model: Model) -> Segmenter:
+        """Read a network of the ledger that draws masks; as `load`."""
+        return self._read(model, load_segmenter)
+
+    def network(self, model: Model) -> Network:
+        """Read a model of whatever kind the task has; as `load`."""
+        masks = self.ledger.task.kind == "segmentation"
+        return self.load_segmenter(model) if masks else self.load(model)
+
+    def _read(self, model: Model, read: Callable[[Path, str, int], N]) -> N:
         path, findings = self.root / model.path, len(self.ledger.task.findings)
         try:
-            return load_model(path, model.backbone, findings)
+            return read(path, model.backbone, findings)
         except ConfigError:
             raise WorkspaceError(
                 f"The model file {path} is missing, damaged or of another version: put it back "

@@ -8,10 +8,11 @@ import numpy as np
 import torch
 
 from ssl_core.training.augment import Augmentation
+from ssl_core.training.feed import Examples
 from ssl_core.training.models import build_model
 from ssl_core.training.objectives import supervised
 from ssl_core.training.predict import Device, predict
-from ssl_core.training.steps import Examples, Schedule
+from ssl_core.training.schedule import Schedule
 from ssl_core.training.train import fit
 
 NAN = math.nan

@@ -14,10 +14,12 @@ from rich.table import Table
 
 from app import show
 from ssl_core.training.augment import S0
+from ssl_core.training.feed import Examples, ImageFeed
 from ssl_core.training.models import build_model
 from ssl_core.training.objectives import supervised
 from ssl_core.training.predict import Device, choose_device, predict
-from ssl_core.training.steps import Examples, Loop, Schedule, reproducible
+from ssl_core.training.schedule import Schedule
+from ssl_core.training.steps import Loop, reproducible
 
 MODES = {
     "float32": {"autocast": False, "compile": False},
@@ -77,17 +79,9 @@ def _train(
     if on_cuda:
         torch.cuda.reset_peak_memory_stats()
     with reproducible():
-        loop = Loop(
-            build_model(backbone, 1),
-            pixels,
-            examples,
-            Schedule(batch_size=batch),
-            S0,
-            0,
-            False,
-            device,
-            supervised,
-        )
+        schedule = Schedule(batch_size=batch)
+        feed = ImageFeed(pixels, examples, schedule, S0, 0, False, device)
+        loop = Loop(build_model(backbone, 1), feed, schedule, 0, device, supervised)
         taken = [_seconds(lambda n=n: loop.step(n, "bench")) for n in range(steps + 3)][3:]
     memory = torch.cuda.max_memory_allocated() / 2**20 if on_cuda else None
     return batch / statistics.median(taken), memory

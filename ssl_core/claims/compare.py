@@ -28,7 +28,7 @@ from ssl_core.probabilities import (
     stage_model,
 )
 from ssl_core.progress import Report, silent
-from ssl_core.recipes import RECIPES
+from ssl_core.recipes import ALL_RECIPES
 from ssl_core.records import Model, Round
 from ssl_core.student import operating_point
 from ssl_core.workspace import Workspace
@@ -185,7 +185,7 @@ def settings_of(round_: Round) -> dict[str, Any]:
     try:
         filled = validated(Config, data, f"round {round_.number}").model_dump()
         recipe = dict(filled["recipe"])
-        parameters = RECIPES[recipe.pop("name")][0]
+        parameters = ALL_RECIPES[recipe.pop("name")][0]
         filled["recipe"] = {
             "name": data["recipe"]["name"],
             **validated(parameters, recipe, "recipe").model_dump(),

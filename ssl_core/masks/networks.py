@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ssl_core.errors import ConfigError
-from ssl_core.training.models import IMAGENET_MEAN, IMAGENET_STD, Classifier, save_model
+from ssl_core.training.models import Network
 
 DROPOUT = 0.2  # of the auxiliary classifier (S3)
 
@@ -35,7 +35,7 @@ class MaskOutput(NamedTuple):
     features: Tensor
 
 
-class Segmenter(nn.Module):
+class Segmenter(Network):
     """A body that draws maps, and an auxiliary classifier on its deepest layer.
 
     The body takes normalised images `(B, 3, H, W)` whose sides are multiples of `multiple`, and
@@ -44,31 +44,52 @@ class Segmenter(nn.Module):
     average pooling, dropout of 0.2 and one linear layer.
     """
 
-    mean: Tensor
-    std: Tensor
-
     def __init__(
         self, backbone: str, body: nn.Module, *, width: int, findings: int, auxiliary: bool
     ) -> None:
-        super().__init__()
-        self.backbone, self.findings, self.multiple = backbone, findings, 32
+        super().__init__(backbone)
+        self.findings, self.multiple = findings, 32
         self.body = body
         self.dropout = nn.Dropout(DROPOUT)
         self.head = nn.Linear(width, findings) if auxiliary else None
-        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
+        self.frozen_norm = False
 
     def forward(self, images: Tensor) -> MaskOutput:
         """Maps, class logits and features of images `(B, 1 or 3, H, W)` in [0, 1]."""
         height, width = images.shape[-2:]
         beside, below = -width % self.multiple, -height % self.multiple
         padded = F.pad(images, (0, beside, 0, below)) if beside or below else images
-        maps, deepest = self.body((padded.expand(-1, 3, -1, -1) - self.mean) / self.std)
+        maps, deepest = self.body(self.normalised(padded))
         # In float32 always, as in `training.models`: under bf16 autocast items would share scores.
         with torch.autocast(images.device.type, enabled=False):
             features = deepest.float().mean(dim=(2, 3))
             logits = None if self.head is None else self.head(self.dropout(features))
             return MaskOutput(maps[..., :height, :width].float(), logits, features)
+
+    def freeze(self, blocks: int, *, norm: bool) -> None:
+        """Take the encoder out of training (1) or nothing (0); `norm` keeps its batch statistics.
+
+        Raises:
+            ConfigError: more is to be frozen, or the network has no encoder of its own.
+        """
+        most = 1 if isinstance(self.body, _OnEncoder) else 0
+        if not 0 <= blocks <= most:
+            raise ConfigError(f"frozen_blocks = {blocks}: of {self.backbone} it can be {most}.")
+        self.frozen_norm = norm
+        if isinstance(self.body, _OnEncoder):
+            self.body.encoder.requires_grad_(not blocks)
+
+    def trained(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+        """The body, but for a frozen encoder; the auxiliary classifier."""
+        head = [] if self.head is None else list(self.head.parameters())
+        return [p for p in self.body.parameters() if p.requires_grad], head
+
+    def train(self, mode: bool = True) -> Segmenter:
+        """Switch to training; where they are kept, the encoder's batch statistics stay."""
+        super().train(mode)
+        if self.frozen_norm and isinstance(self.body, _OnEncoder):
+            self.body.encoder.eval()
+        return self
 
 
 class _OnEncoder(nn.Module):
@@ -182,14 +203,8 @@ def build_segmenter(
     return model
 
 
-def save_segmenter(model: Segmenter, folder: Path) -> str:
-    """Write weights as `<id>.safetensors`, id the hash of their content; see `save_model`."""
-    # It asks for no more than `state_dict` and `backbone`.
-    return save_model(cast(Classifier, model), folder)
-
-
 def load_segmenter(path: Path, backbone: str, findings: int) -> Segmenter:
-    """Read what `save_segmenter` wrote, in evaluation mode; a classifier is there if it was saved.
+    """Read what `save_model` wrote, in evaluation mode; a classifier is there if it was saved.
 
     Raises:
         ConfigError: the file is missing, damaged or of another network.

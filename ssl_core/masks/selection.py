@@ -69,21 +69,30 @@ def disagreement(members: Maps) -> Scores:
     return np.asarray(gained.mean(axis=(1, 2, 3)))
 
 
+def foreground(maps: Maps) -> npt.NDArray[np.int64]:
+    """How many pixels of each finding are predicted (p ≥ 0.5), `(N, C)`."""
+    return np.asarray((_checked(maps) >= 0.5).sum(axis=(2, 3)), dtype=np.int64)
+
+
+def entropy_by_finding(maps: Maps) -> Scores:
+    """`mean_entropy` before the mean over findings, `(N, C)` in [0, 1] (bits)."""
+    return np.asarray(_entropy(_checked(maps)).mean(axis=(2, 3)))
+
+
 def foreground_random(
-    maps: Maps, rng: np.random.Generator, *, share: float = FOREGROUND_SHARE, least: int = 1
+    shown: Bools, rng: np.random.Generator, *, share: float = FOREGROUND_SHARE
 ) -> Scores:
     """Random, but `share` of what is asked first has a predicted finding, while there are such.
 
-    Scores are N, N-1, ..., 1 in the order of asking. Items with `least` predicted pixels (p ≥ 0.5)
-    or more in any finding are drawn at random for a share of the places, spread evenly, the others
+    Scores are N, N-1, ..., 1 in the order of asking. Items that are `shown` `(N,)` to have a
+    finding by the model are drawn at random for a share of the places, spread evenly, the others
     for the rest; when either runs out the other goes on. After the foreground-aware random
     sampling of nnActive (Lüth et al. 2025), which published strategies do not reliably beat; the
     foreground here is the model's, so before it predicts anything this is `random`.
     """
     if not 0 <= share <= 1:
         raise ValueError(f"share is {share}: give a number from 0 to 1")
-    shown = ((_checked(maps) >= 0.5).sum(axis=(2, 3)) >= least).any(axis=1)
-    chance = rng.permutation(len(maps))
+    chance = rng.permutation(len(shown))
     front, back = chance[shown[chance]], chance[~shown[chance]]
     # The place that each would have if its kind never ran out: then 1, 2, … within each kind.
     with np.errstate(divide="ignore"):
@@ -91,18 +100,15 @@ def foreground_random(
             np.arange(1, len(k) + 1) / np.float64(s) for k, s in ((front, share), (back, 1 - share))
         ]
     order = np.concatenate([front, back])[np.argsort(np.concatenate(places), kind="stable")]
-    scores = np.empty(len(maps))
-    scores[order] = np.arange(len(maps), 0, -1)
+    scores = np.empty(len(shown))
+    scores[order] = np.arange(len(shown), 0, -1)
     return scores
 
 
-def entropy_reason(maps: Maps, i: int, findings: Sequence[str]) -> str:
-    """The finding that weighs most in item i, and how much of the picture is unsure."""
-    p = _checked(maps)[i : i + 1]
-    each = _entropy(p).mean(axis=(2, 3))[0]
-    top = int(each.argmax())
-    unsure = float(((p[0, top] > 0.25) & (p[0, top] < 0.75)).mean())
-    return f"{findings[top]} is unsure (25 to 75 %) in {unsure:.1%} of the picture"
+def entropy_reason(by_finding: Scores, i: int, findings: Sequence[str]) -> str:
+    """The finding whose edges are least sure in item i, of `entropy_by_finding`."""
+    top = int(by_finding[i].argmax())
+    return f"the outline of {findings[top]} is unsure by {by_finding[i, top]:.3f} bits a pixel"
 
 
 def inconsistency_reason(score: float) -> str:

@@ -36,7 +36,7 @@ from ssl_core.pictures.map_files import (
 from ssl_core.progress import Progress, Report, silent
 from ssl_core.records import SPLITS
 from ssl_core.training.distributed import agree, barrier, is_main
-from ssl_core.training.predict import Prediction, Tta, predict
+from ssl_core.training.predict import Prediction, Tta
 from ssl_core.turn import Turn, replay
 from ssl_core.workspace import Workspace
 
@@ -124,7 +124,7 @@ def forget_pieces(round_folder: Path) -> None:
 
 def _wanted(turn: Turn) -> bool:
     """Not in a round that looked at no image: a map would cost more than the round itself."""
-    looked = turn.trains or "features" in strategies.NEEDS[turn.round.strategy]
+    looked = turn.trains or "features" in strategies.ALL_NEEDS[turn.round.strategy]
     return bool(turn.config.map.methods) and looked
 
 
@@ -208,18 +208,7 @@ def _score(turn: Turn, folder: Path) -> dict[str, Any] | None:
 def _predict(
     turn: Turn, rows: npt.NDArray[np.int64]
 ) -> tuple[npt.NDArray[np.float16], npt.NDArray[np.float32]]:
-    model = turn.student() if turn.trains else turn.fresh_model("features")
-    model = model.to(turn.device.name)
-    found = predict(
-        model,
-        turn.inputs(model),
-        rows,
-        exclusive=turn.exclusive,
-        device=turn.device,
-        tta=_tta(turn),
-        report=turn.report,
-        stage="map",
-    )
+    found = turn.predict(turn.student_or_first(), rows, tta=_tta(turn), stage="map")
     return _half(found.features), found.probabilities
 
 

@@ -13,7 +13,18 @@ from typing import Any, get_type_hints
 
 from ssl_core.config import validated
 from ssl_core.errors import ConfigError
-from ssl_core.recipes.stages import Fit, Pretrain, PseudoLabel, Settings, Stage
+from ssl_core.recipes.stages import (
+    Common,
+    Fit,
+    FitMasks,
+    MaskSettings,
+    Pretrain,
+    PseudoLabel,
+    PseudoMasks,
+    Settings,
+    Stage,
+    Trained,
+)
 from ssl_core.training.augment import Augmentation
 from ssl_core.training.predict import Tta
 from ssl_core.training.rand_augment import View
@@ -34,14 +45,18 @@ class Plan:
     stem_blocks: int = 0
     stem_views: int = 0
     banked: tuple[View, ...] = ()
+    auxiliary: bool = False
 
     @property
-    def fits(self) -> tuple[Fit, ...]:
+    def fits(self) -> tuple[Trained, ...]:
         """The stages that leave a model, in order; the last one is the student."""
-        return tuple(stage for stage in self.stages if isinstance(stage, Fit))
+        return tuple(stage for stage in self.stages if isinstance(stage, Trained))
 
 
-def _found() -> dict[str, tuple[type[Settings], Callable[[Any], list[Stage]]]]:
+Recipe = tuple[type[Common], Callable[[Any], list[Stage]]]
+
+
+def _found() -> dict[str, Recipe]:
     """The modules here that have a function `stages`, each with the type of its parameters."""
     modules = {one.name: import_module(f"{__name__}.{one.name}") for one in iter_modules(__path__)}
     return {
@@ -51,8 +66,12 @@ def _found() -> dict[str, tuple[type[Settings], Callable[[Any], list[Stage]]]]:
     }
 
 
-RECIPES = _found()
+ALL_RECIPES = _found()
 """By name: the type of a recipe's parameters `p`, and what makes its stages of them."""
+MASK_RECIPES = {n: r for n, r in ALL_RECIPES.items() if issubclass(r[0], MaskSettings)}
+"""Those for segmentation."""
+RECIPES = {n: r for n, r in ALL_RECIPES.items() if n not in MASK_RECIPES}
+"""Those for classification."""
 
 
 def plan(recipe: Mapping[str, Any]) -> Plan:
@@ -63,11 +82,15 @@ def plan(recipe: Mapping[str, Any]) -> Plan:
     """
     table = dict(recipe)
     name = table.pop("name", None)
-    if not isinstance(name, str) or name not in RECIPES:
-        raise ConfigError(f"recipe.name = {name!r} is unknown; use one of {sorted(RECIPES)}.")
-    parameters, stages = RECIPES[name]
+    if not isinstance(name, str) or name not in ALL_RECIPES:
+        raise ConfigError(f"recipe.name = {name!r} is unknown; use one of {sorted(ALL_RECIPES)}.")
+    parameters, stages = ALL_RECIPES[name]
     filled = validated(parameters, table, f"recipe {name}")
     listed = tuple(stages(filled))
+    if isinstance(filled, MaskSettings):
+        augmentation, auxiliary = filled.augmentation, filled.auxiliary
+        return Plan(name, listed, augmentation, filled.tta, auxiliary=auxiliary)
+    assert isinstance(filled, Settings)
     blocks = _stem_blocks(name, listed, filled)
     banked = _banked(name, listed, filled) if blocks and filled.stem_views else ()
     return Plan(name, listed, filled.augmentation, filled.tta, blocks, filled.stem_views, banked)
@@ -76,7 +99,7 @@ def plan(recipe: Mapping[str, Any]) -> Plan:
 def _stem_blocks(name: str, stages: tuple[Stage, ...], settings: Settings) -> int:
     if not settings.cache_stem:
         return 0
-    trained = [stage for stage in stages if not isinstance(stage, PseudoLabel)]
+    trained = [stage for stage in stages if isinstance(stage, Fit | Pretrain)]
     frozen = {stage.schedule.frozen_blocks for stage in trained}
     if len(frozen) != 1 or 0 in frozen or settings.tta == "ten_crop":
         raise ConfigError(
@@ -99,7 +122,7 @@ def _stem_blocks(name: str, stages: tuple[Stage, ...], settings: Settings) -> in
 
 def _banked(name: str, stages: tuple[Stage, ...], settings: Settings) -> tuple[View, ...]:
     """The augmentations that views are drawn of beforehand."""
-    shown = [stage.views for stage in stages if not isinstance(stage, PseudoLabel)]
+    shown = [stage.views for stage in stages if isinstance(stage, Fit | Pretrain)]
     most = max(views.count(view) for views in shown for view in views) if any(shown) else 1
     if settings.stem_views < most:
         raise ConfigError(
@@ -111,4 +134,17 @@ def _banked(name: str, stages: tuple[Stage, ...], settings: Settings) -> tuple[V
     return tuple(dict.fromkeys([*own, *(view for views in shown for view in views)]))
 
 
-__all__ = ["RECIPES", "Fit", "Plan", "Pretrain", "PseudoLabel", "Stage", "plan"]
+__all__ = [
+    "ALL_RECIPES",
+    "MASK_RECIPES",
+    "RECIPES",
+    "Fit",
+    "FitMasks",
+    "Plan",
+    "Pretrain",
+    "PseudoLabel",
+    "PseudoMasks",
+    "Stage",
+    "Trained",
+    "plan",
+]

@@ -16,7 +16,7 @@ from ssl_core.training.augment import MILD, Augmentation
 from ssl_core.training.distributed import join_processes
 from ssl_core.training.objectives import Batch, classification, see
 from ssl_core.training.rand_augment import RandAugment
-from ssl_core.training.steps import NotNegative, Schedule
+from ssl_core.training.schedule import NotNegative, Schedule
 
 REMEMBERED = 128  # batches in the running mean of predictions (ReMixMatch, Section 3.1)
 

@@ -13,7 +13,7 @@ from ssl_core.errors import ConfigError
 from ssl_core.recipes.stages import LABELS, Fit, Settings, Stage
 from ssl_core.training.augment import MILD, Augmentation
 from ssl_core.training.objectives import Batch, classification, see
-from ssl_core.training.steps import NotNegative, Schedule
+from ssl_core.training.schedule import NotNegative, Schedule
 
 
 class MeanTeacher(Settings):

@@ -20,7 +20,7 @@ from ssl_core.recipes.stages import LABELS, Fit, Pretrain, Settings, Stage
 from ssl_core.training.augment import MILD, Augmentation
 from ssl_core.training.distributed import join_processes
 from ssl_core.training.objectives import Batch, see
-from ssl_core.training.steps import NotNegative, Schedule
+from ssl_core.training.schedule import NotNegative, Schedule
 
 
 class S2mts2(Settings):

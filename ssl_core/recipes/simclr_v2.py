@@ -18,7 +18,7 @@ from ssl_core.config import Count, Positive
 from ssl_core.recipes.stages import LABELS, Fit, Pretrain, Settings, Stage
 from ssl_core.training.augment import MILD, Augmentation
 from ssl_core.training.objectives import Batch, classification, see
-from ssl_core.training.steps import Schedule
+from ssl_core.training.schedule import Schedule
 
 PART = Augmentation(
     rotation=0.0, translation=0.0, scale=(1.0, 1.0), perspective=0.0, crop=(0.5, 1.0),

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, is_dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
 from ssl_core.config import Table
-from ssl_core.training.augment import Augmentation
+from ssl_core.masks.copy_paste import CopyPaste
+from ssl_core.masks.objectives import S4, MaskObjective
+from ssl_core.masks.views import MaskView
+from ssl_core.training.augment import MILD, Augmentation
 from ssl_core.training.objectives import Objective, supervised
 from ssl_core.training.predict import Tta
 from ssl_core.training.rand_augment import View
-from ssl_core.training.steps import Schedule
+from ssl_core.training.schedule import Schedule
 
 
 def _table(default: Any) -> dict[str, Any]:
@@ -26,18 +30,11 @@ LABELS = "labels"
 """The name under which a stage trains on D, the readers' labels."""
 
 
-class Settings(Table):
-    """What every recipe has: the augmentation of training views, and test-time augmentation.
-
-    With `cache_stem` the frozen blocks run once for a workspace and not at every step; all stages
-    must then freeze the same blocks. Training shows `stem_views` views of each augmentation, drawn
-    once for every image; with 0 the views are the image and its mirror alone.
-    """
+class Common(Table):
+    """What every recipe has: the augmentation of training views, and test-time augmentation."""
 
     augmentation: Augmentation = Augmentation()
     tta: Tta = "ten_crop"
-    cache_stem: bool = False
-    stem_views: Annotated[int, Field(ge=0, le=64)] = 0
 
     @model_validator(mode="before")
     @classmethod
@@ -50,6 +47,29 @@ class Settings(Table):
             if isinstance(table := given.get(name), dict):
                 filled[name] = {**_table(field.default), **table}
         return filled
+
+
+class Settings(Common):
+    """What every recipe of classification has besides.
+
+    With `cache_stem` the frozen blocks run once for a workspace and not at every step; all stages
+    must then freeze the same blocks. Training shows `stem_views` views of each augmentation, drawn
+    once for every image; with 0 the views are the image and its mirror alone.
+    """
+
+    cache_stem: bool = False
+    stem_views: Annotated[int, Field(ge=0, le=64)] = 0
+
+
+class MaskSettings(Common):
+    """What every recipe for masks has besides: `auxiliary` puts a classifier beside the maps.
+
+    Of masks there is no crop: "ten_crop" is "flip".
+    """
+
+    augmentation: Augmentation = MILD
+    tta: Tta = "flip"
+    auxiliary: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,4 +133,62 @@ class PseudoLabel:
     tta: Tta = "ten_crop"
 
 
-Stage = Fit | PseudoLabel | Pretrain
+@dataclass(frozen=True, slots=True)
+class FitMasks:
+    """Train a network that draws masks and keep it under `name`.
+
+    on: what it learns from, together: `LABELS` and names of earlier `PseudoMasks` stages.
+    view: how image and mask are shown; paste: lesions of other items, put in before.
+    views, ratio, start, backbone, weights: as in `Fit`; `start` is a stage of the same backbone.
+    auxiliary: whether it has a classifier beside the maps.
+    not_smaller_than: the earlier stages whose networks must not have more weights than this one.
+    """
+
+    name: str
+    on: tuple[str, ...]
+    schedule: Schedule
+    view: MaskView = MILD
+    objective: MaskObjective = S4
+    views: tuple[MaskView, ...] = ()
+    ratio: int = 1
+    paste: CopyPaste | None = None
+    start: str | None = None
+    backbone: str | None = None
+    weights: str = "none"
+    auxiliary: bool = False
+    not_smaller_than: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PseudoMasks:
+    """Have the networks of stages `teachers` draw the pool together, and keep what is clear.
+
+    ensemble: a name of `masks.ensemble.ENSEMBLES`. A finding whose confidence is `positive` or more
+    is drawn, one of `negative` or less is absent, the others are dropped.
+    """
+
+    name: str
+    teachers: tuple[str, ...]
+    ensemble: str = "weighted_soft"
+    positive: float = 0.7
+    negative: float = 0.3
+    tta: Tta = "flip"
+
+
+REFERENCES = ("on", "start", "otherwise", "teacher", "teachers", "not_smaller_than")
+"""The fields by which a stage names other stages."""
+
+
+def renamed(stage: Stage, name: Callable[[str], str]) -> Stage:
+    """The same stage under another name, with what it refers to."""
+    held = [field.name for field in fields(stage) if field.name in ("name", *REFERENCES)]
+    new: dict[str, Any] = {}
+    for field in held:
+        value = getattr(stage, field)
+        new[field] = tuple(map(name, value)) if isinstance(value, tuple) else value and name(value)
+    return replace(stage, **new)
+
+
+Stage = Fit | PseudoLabel | Pretrain | FitMasks | PseudoMasks
+Trained = Fit | FitMasks
+"""The stages that leave a model."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ssl_core.recipes.stages import LABELS, Fit, Settings, Stage
-from ssl_core.training.steps import Schedule
+from ssl_core.training.schedule import Schedule
 
 
 class Supervised(Settings):

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from ssl_core.config import Share
 from ssl_core.recipes.stages import LABELS, Fit, PseudoLabel, Settings, Stage
-from ssl_core.training.steps import Schedule
+from ssl_core.training.schedule import Schedule
 
 
 class TeacherStudent(Settings):

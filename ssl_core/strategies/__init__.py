@@ -39,6 +39,7 @@ from ssl_core.strategies.committee import (
 )
 from ssl_core.strategies.cover import prob_cover, prob_cover_reason
 from ssl_core.strategies.diversity import k_center, k_center_reason
+from ssl_core.strategies.drawn import MASK_NEEDS, MASK_REASONS, MASK_STRATEGIES
 from ssl_core.strategies.duplicates import DUPLICATE, demote_duplicates, suppress_duplicates
 from ssl_core.strategies.gradients import badge, badge_reason
 from ssl_core.strategies.hybrid import (
@@ -61,7 +62,10 @@ from ssl_core.strategies.uncertainty import (
 from ssl_core.strategies.view import PoolView, Reason, Strategy
 
 __all__ = [
+    "ALL_NEEDS",
+    "ALL_STRATEGIES",
     "DUPLICATE",
+    "MASK_STRATEGIES",
     "MAX_CLUSTERS",
     "NEEDS",
     "NEIGHBOURS",
@@ -70,6 +74,7 @@ __all__ = [
     "Strategy",
     "demote_duplicates",
     "reason",
+    "suited",
     "suppress_duplicates",
 ]
 
@@ -118,6 +123,21 @@ A strategy with any need is given probabilities too where there is a model, and 
 where there are labels: some use them, and do without.
 """
 
+ALL_STRATEGIES = STRATEGIES | MASK_STRATEGIES
+"""Those for masks too."""
+ALL_NEEDS = NEEDS | MASK_NEEDS
+
+
+def suited(segmentation: bool) -> list[str]:
+    """The strategies that a task can use: where masks are drawn, those that look at masks, at
+    features or at nothing.
+    """
+    if not segmentation:
+        return sorted(STRATEGIES)
+    others = [name for name in STRATEGIES if not NEEDS[name] - {"features"}]
+    return sorted([*MASK_STRATEGIES, *others])
+
+
 _REASONS: dict[str, Reason] = {
     "random": random_reason,
     "class_balanced_random": class_balanced_random_reason,
@@ -136,6 +156,7 @@ _REASONS: dict[str, Reason] = {
     "margin_diverse": margin_diverse_reason,
     "random_diverse": random_diverse_reason,
     "auto": auto_reason,
+    **MASK_REASONS,
 }
 
 

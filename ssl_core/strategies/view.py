@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,7 +31,8 @@ class PoolView:
     first model. `views` `(V, N, C)`: the same under V >= 2 augmented views. `features` `(N, D)`,
     compared by Euclidean distance: scale the rows to unit length where cosine is meant.
     `labeled_features` `(L, D)` of the items already labeled. `teacher_probabilities` `(N, C)`:
-    what another model says, where the recipe makes two. Any float type.
+    what another model says, where the recipe makes two. `masks`: what the predicted masks of each
+    item came to, by name, `(N,)` or `(N, C)` (see `drawn`). Any float type.
 
     Raises ValueError for shapes that do not fit, NaN or infinite values, probabilities outside
     [0, 1], and rows of an exclusive task that do not sum to 1.
@@ -44,6 +45,7 @@ class PoolView:
     features: Array | None = None
     labeled_features: Array | None = None
     teacher_probabilities: Array | None = None
+    masks: Mapping[str, npt.NDArray[Any]] | None = None
 
     def __post_init__(self) -> None:
         """Refuse, once and here, what no strategy should meet."""
@@ -57,6 +59,8 @@ class PoolView:
         _check_probabilities("probabilities", self.probabilities, self.exclusive)
         _check_probabilities("views", self.views, self.exclusive)
         _check_probabilities("teacher_probabilities", self.teacher_probabilities, self.exclusive)
+        for name, values in (self.masks or {}).items():
+            _check_shape(name, values if values.ndim > 1 else values[:, None], (self.size, None))
         if self.views is not None and len(self.views) < 2:
             raise ValueError(f"views holds {len(self.views)} views: give at least 2 to compare")
 

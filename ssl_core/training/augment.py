@@ -127,6 +127,9 @@ S0 = Augmentation()
 MILD = Augmentation(rotation=10.0, translation=0.05, perspective=0.0, brightness=0.1, contrast=0.1)
 """For radiographs with few labels: small moves, small changes of exposure."""
 
+NOTHING = Augmentation(flip=0, rotation=0, translation=0, scale=(1.0, 1.0), perspective=0)
+"""The image as it is."""
+
 
 def augment(images: Tensor, spec: Augmentation, generator: torch.Generator) -> Tensor:
     """One view of each image.

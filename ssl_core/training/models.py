@@ -27,7 +27,32 @@ class Output(NamedTuple):
     features: Tensor
 
 
-class Classifier(nn.Module):
+class Network(nn.Module):
+    """What the loop trains: a `backbone` by name, whose images are normalised as ImageNet's."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, backbone: str) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
+
+    def normalised(self, images: Tensor) -> Tensor:
+        """Images `(B, 1 or 3, H, W)` in [0, 1] as `(B, 3, H, W)` of mean 0 and deviation 1."""
+        return (images.expand(-1, 3, -1, -1) - self.mean) / self.std
+
+    def freeze(self, blocks: int, *, norm: bool) -> None:
+        """Take the first `blocks` out of training; with `norm`, keep all batch statistics too."""
+        raise NotImplementedError
+
+    def trained(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+        """The parameters that train: of the body, and of the last layers."""
+        raise NotImplementedError
+
+
+class Classifier(Network):
     """Blocks, global average pooling, the neck, dropout, one linear layer.
 
     The neck is empty, or `neck` hidden layers as a projection head has them (SimCLRv2).
@@ -35,9 +60,6 @@ class Classifier(nn.Module):
     `forward` takes images `(B, 1 or 3, H, W)` in [0, 1]. The blocks are a flat sequence so that
     the first of them can be frozen, and run once instead of at every step (`stem`).
     """
-
-    mean: Tensor
-    std: Tensor
 
     def __init__(
         self,
@@ -48,8 +70,7 @@ class Classifier(nn.Module):
         dropout: float = 0.0,
         neck: int = 0,
     ) -> None:
-        super().__init__()
-        self.backbone = backbone
+        super().__init__(backbone)
         self.blocks = nn.Sequential(*blocks)
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(width, findings)
@@ -57,8 +78,6 @@ class Classifier(nn.Module):
         self.frozen_blocks = 0
         self.frozen_norm = False
         self.frozen_neck = False
-        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
 
     def forward(self, images: Tensor) -> Output:
         """Logits and features of images `(B, 1 or 3, H, W)` in [0, 1], or of what `stem` gave."""
@@ -66,7 +85,7 @@ class Classifier(nn.Module):
 
     def stem(self, images: Tensor) -> Tensor:
         """Normalise and run the frozen blocks: no gradient, never changed by training."""
-        x = (images.expand(-1, 3, -1, -1) - self.mean) / self.std
+        x = self.normalised(images)
         if self.frozen_blocks:
             with torch.no_grad():
                 x = self.blocks[: self.frozen_blocks](x)
@@ -97,6 +116,11 @@ class Classifier(nn.Module):
         self.frozen_neck = norm and all(n > 0 for n in seen)
         for position, block in enumerate(self.blocks):
             block.requires_grad_(position >= blocks)
+
+    def trained(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+        """The blocks that are not frozen and the neck; the last layer."""
+        body = [p for p in self.blocks.parameters() if p.requires_grad]
+        return [*body, *self.neck.parameters()], list(self.head.parameters())
 
     def train(self, mode: bool = True) -> Classifier:
         """Switch to training; frozen blocks and frozen batch norm stay as in evaluation."""
@@ -262,7 +286,7 @@ def _read(path: Path) -> dict[str, Tensor]:
     return state
 
 
-def save_model(model: Classifier, folder: Path) -> str:
+def save_model(model: Network, folder: Path) -> str:
     """Write weights as `<id>.safetensors`, where id is the hash of their content; return id.
 
     The content hash makes a repeated save of the same weights the same file, and the write is

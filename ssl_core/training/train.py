@@ -1,4 +1,7 @@
-"""The only training loop: `fit()` improves a model on targets, and can be killed at any step."""
+"""The only training loop: `optimise()` improves a network, and can be killed at any step.
+
+`fit()` is that loop for classifiers; `masks.train.fit_masks` is it for networks that draw masks.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import io
 import math
 import os
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,29 +24,30 @@ from ssl_core.errors import TrainingError
 from ssl_core.progress import Progress, Report, silent
 from ssl_core.training.augment import Augmentation
 from ssl_core.training.distributed import agree, barrier, is_main
+from ssl_core.training.feed import Examples, Feed, FloatArray, ImageFeed, Unlabeled
 from ssl_core.training.models import Classifier
 from ssl_core.training.objectives import Objective, supervised
 from ssl_core.training.predict import Device, Inputs, validation_scorer
+from ssl_core.training.rand_augment import View
+from ssl_core.training.schedule import Schedule
 from ssl_core.training.stems import Banks
-from ssl_core.training.steps import (
-    Examples,
-    FloatArray,
-    Loop,
-    Schedule,
-    Unlabeled,
-    diverged,
-    reproducible,
-)
+from ssl_core.training.steps import Loop, Loss, N, diverged, reproducible
 
 State = dict[str, Any]
+Judge = Callable[[N], tuple[float, float]]
+"""What validation says of a network: a score (higher is better) and a loss, both NaN where it
+cannot tell. Of weights whose output is not finite it raises ArithmeticError."""
 
 
 @dataclass(frozen=True, slots=True)
 class Epoch:
-    """What one epoch came to: mean training loss, validation AUROC (macro) and log loss."""
+    """What one epoch came to: mean training loss, and on validation the score and its loss.
+
+    Of classifiers these are macro AUROC and log loss, of masks Dice and cross-entropy of pixels.
+    """
 
     loss: float
-    auroc: float
+    score: float
     log_loss: float
 
 
@@ -78,7 +83,7 @@ def fit(
     findings: tuple[str, ...],
     device: Device,
     objective: Objective = supervised,
-    unlabeled: Unlabeled | None = None,
+    unlabeled: Unlabeled[View] | None = None,
     teacher: Classifier | None = None,
     prior: FloatArray | None = None,
     banks: Banks | None = None,
@@ -126,32 +131,74 @@ def fit(
     """
     if training is not None:
         _check_targets(training.targets, findings, exclusive=exclusive)
-    extras = (unlabeled, teacher, prior, banks)
+    nothing = Examples(np.empty(0, np.int64), np.empty((0, model.head.out_features)))
+    shown = (training or nothing, schedule, spec, seed, exclusive, device)
+    return optimise(
+        model,
+        ImageFeed(pixels, *shown, unlabeled, prior, banks),
+        schedule,
+        lambda student: _judge(student, pixels, validation, exclusive=exclusive, device=device),
+        seed=seed,
+        device=device,
+        objective=objective,
+        teacher=teacher,
+        checkpoint=checkpoint,
+        checkpoint_seconds=checkpoint_seconds,
+        report=report,
+        stage=stage,
+    )
+
+
+def optimise(
+    model: N,
+    feed: Feed,
+    schedule: Schedule,
+    judge: Callable[[N], Judge[N]],
+    *,
+    seed: int,
+    device: Device,
+    objective: Loss,
+    score: str = "AUROC",
+    teacher: nn.Module | None = None,
+    checkpoint: Path | None = None,
+    checkpoint_seconds: float = 20.0,
+    report: Report = silent,
+    stage: str = "fit",
+) -> FitResult:
+    """Train any network on any feed; see `fit`.
+
+    Args:
+        model: trained in place.
+        feed: what each step shows the objective.
+        schedule: how long and how hard.
+        judge: makes of the network, as training begins, what validates it after each epoch.
+        seed: of dropout.
+        device: where to run.
+        objective: what a step minimises.
+        score: what validation's score is called.
+        teacher, checkpoint, checkpoint_seconds, report, stage: see `fit`.
+
+    Raises:
+        TrainingError: the loss is no longer finite.
+    """
     with reproducible():
-        loop = Loop(
-            model, pixels, training, schedule, spec, seed, exclusive, device, objective, *extras
-        )
+        loop = Loop(model, feed, schedule, seed, device, objective, teacher)
         run = _restore(loop, checkpoint) if checkpoint and checkpoint.exists() else _Run()
-        score = validation_scorer(
-            loop.student, pixels, validation.rows, exclusive=exclusive, device=device
-        )
-        total, saved = schedule.epochs * loop.steps, time.monotonic()
+        validate = judge(loop.student)
+        total, saved = schedule.epochs * feed.steps, time.monotonic()
         told = _figures(run)
         while run.step < total and not _patience_is_over(run, schedule):
             run.loss_sum += loop.step(run.step, stage)
             run.step += 1
-            ends_epoch = run.step % loop.steps == 0
+            ends_epoch = run.step % feed.steps == 0
             if ends_epoch:
                 loop.settle(run.step, stage)
-                scores = score(loop.validated)
-                if not np.isfinite(scores).all():  # of weights that are finite, but only just
-                    raise diverged(stage, run.step)
-                _end_epoch(run, loop, scores, validation.targets)
+                _end_epoch(run, loop, validate, stage)
                 told = _figures(run)
             if checkpoint and (ends_epoch or time.monotonic() - saved > checkpoint_seconds):
                 _save(loop, run, checkpoint)
                 saved = time.monotonic()
-            note = f"AUROC {run.history[-1].auroc:.3f}" if run.history else ""
+            note = f"{score} {run.history[-1].score:.3f}" if run.history else ""
             report(Progress(stage, run.step, total, note, schedule.epochs, told))
         model.load_state_dict(run.best_state)
     model.eval()
@@ -188,15 +235,20 @@ def _check_targets(targets: FloatArray, findings: tuple[str, ...], *, exclusive:
 
 def _figures(run: _Run) -> tuple[tuple[float, float], ...]:
     """What whoever watches is told of the epochs so far, those before a kill among them."""
-    return tuple((epoch.loss, epoch.auroc) for epoch in run.history)
+    return tuple((epoch.loss, epoch.score) for epoch in run.history)
 
 
 def _patience_is_over(run: _Run, schedule: Schedule) -> bool:
     return 0 < schedule.patience <= len(run.history) - 1 - run.best if run.history else False
 
 
-def _end_epoch(run: _Run, loop: Loop, scores: FloatArray, targets: FloatArray) -> None:
-    epoch = Epoch(run.loss_sum / loop.steps, *_validate(scores, targets))
+def _end_epoch(run: _Run, loop: Loop[N], validate: Judge[N], stage: str) -> None:
+    try:
+        found = validate(loop.validated)
+    except ArithmeticError:  # of weights that are finite, but only just
+        raise diverged(stage, run.step) from None
+    # Every process must choose the same epoch, whatever its last bits say.
+    epoch = Epoch(run.loss_sum / loop.feed.steps, *(agree(value) for value in found))
     run.history.append(epoch)
     run.loss_sum = 0.0
     if run.best < 0 or _better(epoch, run.history[run.best]):
@@ -204,24 +256,34 @@ def _end_epoch(run: _Run, loop: Loop, scores: FloatArray, targets: FloatArray) -
         run.best_state = _copy_state(loop.validated)
 
 
-def _validate(scores: FloatArray, targets: FloatArray) -> tuple[float, float]:
-    known = ~np.isnan(targets)
-    if not known.any():
-        return math.nan, math.nan
-    auroc = metrics.auroc(scores, targets).macro.estimate.value
-    p = np.clip(scores.astype(np.float64), 1e-7, 1 - 1e-7)
-    losses = -(targets * np.log(p) + (1 - targets) * np.log(1 - p))
-    # Every process must choose the same epoch, whatever its last bits say.
-    return agree(auroc), agree(float(losses[known].mean()))
+def _judge(
+    student: Classifier, pixels: Inputs, validation: Examples, *, exclusive: bool, device: Device
+) -> Judge[Classifier]:
+    """Macro AUROC and log loss on the validation items."""
+    score = validation_scorer(student, pixels, validation.rows, exclusive=exclusive, device=device)
+
+    def judge(current: Classifier) -> tuple[float, float]:
+        scores, targets = score(current), validation.targets
+        if not np.isfinite(scores).all():
+            raise ArithmeticError
+        known = ~np.isnan(targets)
+        if not known.any():
+            return math.nan, math.nan
+        p = np.clip(scores.astype(np.float64), 1e-7, 1 - 1e-7)
+        losses = -(targets * np.log(p) + (1 - targets) * np.log(1 - p))
+        auroc = metrics.auroc(scores, targets).macro.estimate.value
+        return auroc, float(losses[known].mean())
+
+    return judge
 
 
 def _better(epoch: Epoch, best: Epoch) -> bool:
-    if math.isnan(epoch.auroc) or math.isnan(best.auroc):
+    if math.isnan(epoch.score) or math.isnan(best.score):
         return True
-    return (epoch.auroc, -epoch.log_loss) > (best.auroc, -best.log_loss)
+    return (epoch.score, -epoch.log_loss) > (best.score, -best.log_loss)
 
 
-def _save(loop: Loop, run: _Run, path: Path) -> None:
+def _save(loop: Loop[N], run: _Run, path: Path) -> None:
     """Write the run atomically, from the main process."""
     if is_main():
         state = {
@@ -229,7 +291,7 @@ def _save(loop: Loop, run: _Run, path: Path) -> None:
             "student": loop.student.state_dict(),
             "average": loop.average.state_dict() if loop.average is not None else {},
             "optimizer": loop.optimizer.state_dict(),
-            "memory": loop.memory,
+            "memory": loop.feed.memory,
         }
         path.parent.mkdir(parents=True, exist_ok=True)
         scratch = path.with_suffix(f".{os.getpid()}.tmp")
@@ -240,7 +302,7 @@ def _save(loop: Loop, run: _Run, path: Path) -> None:
     barrier()
 
 
-def _restore(loop: Loop, path: Path) -> _Run:
+def _restore(loop: Loop[N], path: Path) -> _Run:
     """Continue from what `_save` wrote. Raises `TrainingError` for a damaged file."""
     try:
         # Loading moves what belongs on the device; Adam's step counts stay where they are, and on
@@ -253,7 +315,7 @@ def _restore(loop: Loop, path: Path) -> _Run:
         loop.average.load_state_dict(state["average"])
     loop.optimizer.load_state_dict(state["optimizer"])
     memory = state.get("memory", {})  # a checkpoint of an earlier version has none
-    loop.memory.update({name: tensor.to(loop.device.name) for name, tensor in memory.items()})
+    loop.feed.memory.update({name: tensor.to(loop.device.name) for name, tensor in memory.items()})
     history = [Epoch(**epoch) for epoch in state["history"]]
     return _Run(state["step"], state["best"], state["loss_sum"], history, state["best_state"])
 

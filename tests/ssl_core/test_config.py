@@ -16,7 +16,7 @@ from ssl_core.recipes import plan
 from ssl_core.strategies import STRATEGIES
 from ssl_core.training.augment import Augmentation
 from ssl_core.training.models import backbone_names, build_model
-from ssl_core.training.steps import Schedule
+from ssl_core.training.schedule import Schedule
 
 LEAST = {"images": {"folder": "pictures"}}
 

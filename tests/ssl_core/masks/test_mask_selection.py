@@ -9,7 +9,9 @@ from ssl_core.masks.selection import (
     boundary_entropy,
     disagreement,
     disagreement_reason,
+    entropy_by_finding,
     entropy_reason,
+    foreground,
     foreground_random,
     inconsistency,
     inconsistency_reason,
@@ -144,41 +146,49 @@ def test_disagreement_by_hand():
     assert disagreement(np.full((2, 1, 1, 2, 2), 0.5))[0] == 0
 
 
+def test_the_foreground_is_counted_by_finding():
+    p = np.zeros((2, 2, 2, 2))
+    p[1, 0, 0] = 0.5
+    p[1, 1] = 0.49
+    np.testing.assert_array_equal(foreground(p), [[0, 0], [2, 0]])
+
+
+def test_entropy_by_finding_is_what_the_mean_is_made_of():
+    p = np.random.default_rng(0).random((5, 3, 4, 4))
+    np.testing.assert_allclose(entropy_by_finding(p).mean(axis=1), mean_entropy(p))
+
+
 def test_foreground_comes_first_by_its_share():
-    p = np.zeros((90, 1, 4, 4))
-    p[:30, 0, 1, 1] = 0.9
-    order = np.argsort(-foreground_random(p, np.random.default_rng(0)))
+    has = np.arange(90) < 30
+    order = np.argsort(-foreground_random(has, np.random.default_rng(0)))
     shown = order < 30
     assert shown[:15].sum() == 10
     assert shown[:44].sum() in (29, 30)
     assert shown[:46].sum() == 30  # then the others go on
     assert sorted(order) == list(range(90))
     for share, first in ((1.0, 30), (0.0, 0)):
-        found = np.argsort(-foreground_random(p, np.random.default_rng(0), share=share))
+        found = np.argsort(-foreground_random(has, np.random.default_rng(0), share=share))
         assert (found[:30] < 30).sum() == first
-    assert (
-        np.argsort(-foreground_random(p, np.random.default_rng(0), least=2))[:30] < 30
-    ).sum() < 25
 
 
 def test_foreground_random_is_seeded_even_within_its_kinds_and_takes_any_pool():
-    p = np.zeros((10, 1, 2, 2))
-    p[:4] = 0.9
-    draws = np.array([foreground_random(p, np.random.default_rng(s)) for s in range(400)])
-    np.testing.assert_array_equal(draws[0], foreground_random(p, np.random.default_rng(0)))
+    has = np.arange(10) < 4
+    draws = np.array([foreground_random(has, np.random.default_rng(s)) for s in range(400)])
+    np.testing.assert_array_equal(draws[0], foreground_random(has, np.random.default_rng(0)))
     firsts = np.bincount(draws.argmax(axis=1), minlength=10)
     assert firsts[4:].sum() in (0, 400)  # which kind begins is not left to chance
     lucky = firsts[:4] if firsts[:4].any() else firsts[4:]
     assert lucky.min() > 0.6 * lucky.mean()
     for n in (0, 1):
-        assert foreground_random(p[:n], np.random.default_rng(0)).shape == (n,)
+        assert foreground_random(has[:n], np.random.default_rng(0)).shape == (n,)
     with pytest.raises(ValueError, match="share is 2"):
-        foreground_random(p, np.random.default_rng(0), share=2)
+        foreground_random(has, np.random.default_rng(0), share=2)
 
 
 def test_reasons_are_sentences_about_the_item():
     p = np.zeros((2, 2, 2, 2))
     p[1, 1, 0, 0] = 0.5
-    assert entropy_reason(p, 1, ("A", "B")) == "B is unsure (25 to 75 %) in 25.0% of the picture"
+    told = entropy_reason(entropy_by_finding(p), 1, ("A", "B"))
+    assert told == "the outline of B is unsure by 0.250 bits a pixel"
     assert inconsistency_reason(0.25) == "masks of its augmented views agree with a Dice of 0.75"
     assert disagreement_reason(0.1) == "the models disagree by 0.100 bits a pixel"

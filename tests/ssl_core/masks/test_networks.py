@@ -8,7 +8,8 @@ from safetensors.torch import save_file
 from torchvision.models import resnet18
 
 from ssl_core.errors import ConfigError
-from ssl_core.masks.networks import NETWORKS, build_segmenter, load_segmenter, save_segmenter
+from ssl_core.masks.networks import NETWORKS, build_segmenter, load_segmenter
+from ssl_core.training.models import save_model
 
 LIGHT = ["shallow_unet", "small_unet", "unet_resnet18", "unet_efficientnet_b0"]
 
@@ -89,8 +90,8 @@ def test_seeds_decide_everything_and_nothing_global():
 def test_saved_and_loaded_it_says_the_same(name, tmp_path):
     for auxiliary in (True, False):
         model = build_segmenter(name, 2, auxiliary=auxiliary, seed=5).eval()
-        identity = save_segmenter(model, tmp_path)
-        assert identity == save_segmenter(model, tmp_path)
+        identity = save_model(model, tmp_path)
+        assert identity == save_model(model, tmp_path)
         loaded = load_segmenter(tmp_path / f"{identity}.safetensors", name, 2)
         with torch.inference_mode():
             for ours, theirs in zip(model(pictures()), loaded(pictures()), strict=True):
@@ -98,7 +99,7 @@ def test_saved_and_loaded_it_says_the_same(name, tmp_path):
 
 
 def test_another_network_or_damaged_bytes_are_refused(tmp_path):
-    identity = save_segmenter(build_segmenter("small_unet", 2), tmp_path)
+    identity = save_model(build_segmenter("small_unet", 2), tmp_path)
     path = tmp_path / f"{identity}.safetensors"
     with pytest.raises(ConfigError, match="not a small_unet with 3 findings"):
         load_segmenter(path, "small_unet", 3)

@@ -13,9 +13,9 @@ from ssl_core.errors import ConfigError
 from ssl_core.images import fit_image
 from ssl_core.pictures.activation import class_activation, over_image
 from ssl_core.training.augment import as_float
+from ssl_core.training.feed import Examples
 from ssl_core.training.models import Classifier, backbone_names, build_model, load_model, save_model
 from ssl_core.training.predict import Device, predict
-from ssl_core.training.steps import Examples
 from ssl_core.training.train import fit
 from tests.training import CPU, STILL, network, schedule
 

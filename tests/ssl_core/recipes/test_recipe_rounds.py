@@ -11,7 +11,7 @@ import pytest
 from ssl_core.errors import Cancelled, ConfigError
 from ssl_core.recipes import RECIPES, plan
 from ssl_core.rounds import run_round
-from ssl_core.training.steps import Schedule
+from ssl_core.training.schedule import Schedule
 from tests import toy
 
 EVERY = pytest.mark.parametrize("name", sorted(RECIPES))

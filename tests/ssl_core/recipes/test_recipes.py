@@ -15,7 +15,7 @@ from ssl_core.recipes.stages import LABELS
 from ssl_core.training.augment import MILD, S0, Augmentation
 from ssl_core.training.objectives import supervised
 from ssl_core.training.rand_augment import RandAugment
-from ssl_core.training.steps import Schedule
+from ssl_core.training.schedule import Schedule
 
 EVERY = pytest.mark.parametrize("name", sorted(RECIPES))
 

@@ -30,10 +30,11 @@ from ssl_core.training.distributed import (
     share_of,
     world_size,
 )
+from ssl_core.training.feed import Examples, Unlabeled
 from ssl_core.training.models import build_model
 from ssl_core.training.objectives import supervised
 from ssl_core.training.predict import Device, predict, predict_views
-from ssl_core.training.steps import Examples, Schedule, Unlabeled
+from ssl_core.training.schedule import Schedule
 from ssl_core.training.train import fit
 
 STILL = Augmentation(flip=0, rotation=0, translation=0, scale=(1.0, 1.0), perspective=0)
@@ -92,7 +93,7 @@ def outcome(plan, checkpoint=None):
     views = predict_views(model, pixels, ROWS, views=2, spec=STILL, seed=0, **ask)
     return {
         **{f"weights.{k}": v.numpy() for k, v in model.state_dict().items()},
-        "auroc": np.array([epoch.auroc for epoch in result.history]),
+        "auroc": np.array([epoch.score for epoch in result.history]),
         "best": np.array(result.best),
         "probabilities": made.probabilities,
         "features": made.features,

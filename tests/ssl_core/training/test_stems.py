@@ -15,12 +15,13 @@ from ssl_core.images import ImageStore
 from ssl_core.recipes import plan
 from ssl_core.rounds import run_round
 from ssl_core.training.augment import Augmentation
+from ssl_core.training.feed import Examples
 from ssl_core.training.models import build_model
 from ssl_core.training.predict import Device, predict
 from ssl_core.training.rand_augment import RandAugment, view
+from ssl_core.training.schedule import Schedule
 from ssl_core.training.seeds import derived_seed
 from ssl_core.training.stems import stem_array, view_banks
-from ssl_core.training.steps import Examples, Schedule
 from ssl_core.training.train import fit
 from tests import toy
 

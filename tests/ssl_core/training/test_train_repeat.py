@@ -14,7 +14,8 @@ import pytest
 import torch
 
 from ssl_core.errors import Cancelled
-from ssl_core.training.steps import Examples, derived_seed
+from ssl_core.training.feed import Examples
+from ssl_core.training.seeds import derived_seed
 from tests.training import (
     NAN,
     NOTHING,

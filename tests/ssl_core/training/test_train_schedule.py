@@ -11,8 +11,9 @@ import pytest
 import torch
 from torch import nn
 
+from ssl_core.training.feed import Examples
 from ssl_core.training.objectives import supervised
-from ssl_core.training.steps import Examples, update_average
+from ssl_core.training.steps import update_average
 from tests.training import (
     KIND,
     NAN,
@@ -247,7 +248,7 @@ def test_the_best_validated_epoch_is_kept():
 
     model = network()
     result = train(model, schedule(epochs=8, learning_rate=5e-3, decay=1.0), objective=turncoat)
-    aurocs = [epoch.auroc for epoch in result.history]
+    aurocs = [epoch.score for epoch in result.history]
     assert len(aurocs) == 8
     assert aurocs[-1] < 0.5 < aurocs[result.best] == max(aurocs)
     got = scored(model, VALIDATION.rows)
@@ -258,8 +259,8 @@ def test_among_equal_aurocs_the_lower_log_loss_is_kept():
     model = network()
     result = train(model, schedule(epochs=5))
     best = result.history[result.best]
-    assert (best.auroc, -best.log_loss) == max((e.auroc, -e.log_loss) for e in result.history)
-    assert len({e.auroc for e in result.history}) < 5, (
+    assert (best.score, -best.log_loss) == max((e.score, -e.log_loss) for e in result.history)
+    assert len({e.score for e in result.history}) < 5, (
         "no equals: the toy is too hard for this test"
     )
     p = np.clip(scored(model, VALIDATION.rows)[:, 0].astype(float), 1e-7, 1 - 1e-7)
@@ -284,7 +285,7 @@ def test_where_validation_cannot_tell_the_last_epoch_is_kept(validation):
         result = train(model, schedule(patience=1), validation=validation)
         train(other, schedule(), validation=NOTHING)
     assert (len(result.history), result.best) == (3, 2)
-    assert all(math.isnan(epoch.auroc) for epoch in result.history)
+    assert all(math.isnan(epoch.score) for epoch in result.history)
     assert differing(weights(model), weights(other)) == []
 
 

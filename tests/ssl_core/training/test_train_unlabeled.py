@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from ssl_core.errors import Cancelled, TrainingError
+from ssl_core.training.feed import Examples, Unlabeled
 from ssl_core.training.models import Output
 from ssl_core.training.objectives import see, supervised
-from ssl_core.training.steps import Examples, Unlabeled
 from tests.training import (
     NOTHING,
     PIXELS,

@@ -1,0 +1,87 @@
+"""S3: self-training for lesions with an ensemble of teachers, copy-paste and RandAugment."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from ssl_core.config import Share
+from ssl_core.masks.copy_paste import CopyPaste
+from ssl_core.masks.objectives import Supervised
+from ssl_core.masks.strong import Strong
+from ssl_core.recipes.stages import LABELS, FitMasks, MaskSettings, PseudoMasks, Stage
+from ssl_core.training.schedule import Schedule
+
+
+class SelfTraining(MaskSettings):
+    """Parameters; loss shares, ensemble, thresholds' sense and copy-paste's options are S3's.
+
+    `backbones` lists the networks of each iteration: those of the first are the initial teachers,
+    trained on labels alone; those of each later one learn from labels and from the masks that the
+    ones before drew together. A later network must not have fewer weights than its teachers ("" is
+    the workspace's own). `positive` and `negative` decide what is drawn, absent or dropped; S3 does
+    not give its values.
+    """
+
+    teacher: Schedule = Schedule(epochs=60, batch_size=16, learning_rate=1e-3, rate="cosine")
+    student: Schedule = Schedule(epochs=60, batch_size=16, learning_rate=1e-3, rate="cosine")
+    backbones: Annotated[tuple[tuple[str, ...], ...], Field(min_length=1, max_length=9)] = (
+        ("", ""),
+        ("", ""),
+        ("",),
+    )
+    ensemble: Literal["single", "soft", "weighted_soft"] = "weighted_soft"
+    positive: Share = 0.7
+    negative: Share = 0.3
+    strong: Strong = Strong()
+    paste: CopyPaste | None = CopyPaste()
+    loss: Literal["dice", "cross_entropy", "both"] = "both"
+    classification: Annotated[float, Field(ge=0, lt=1)] = 0.3
+    auxiliary: bool = True
+
+    @model_validator(mode="after")
+    def _told_apart(self) -> SelfTraining:
+        if not self.negative < self.positive:
+            raise ValueError("negative must lie below positive")
+        if not all(self.backbones):
+            raise ValueError("each iteration of backbones names at least one network")
+        return self
+
+
+def stages(p: SelfTraining) -> list[Stage]:
+    """Teachers on D; then, again and again, masks of U by all of them, and students on both."""
+    objective = Supervised(p.loss, p.classification if p.auxiliary else 0.0)
+    plan: list[Stage] = []
+    before: tuple[str, ...] = ()
+    for iteration, networks in enumerate(p.backbones):
+        last = iteration == len(p.backbones) - 1
+        role = "teacher" if not iteration else "student"
+        on: tuple[str, ...] = (LABELS,)
+        if before:
+            drawn = f"pseudo-masks {iteration}"
+            plan.append(PseudoMasks(drawn, before, p.ensemble, p.positive, p.negative, p.tta))
+            on = (LABELS, drawn)
+        names = []
+        for place, network in enumerate(networks):
+            name = role if last and len(networks) == 1 else f"{role} {iteration}{_letter(place)}"
+            plan.append(
+                FitMasks(
+                    name,
+                    on,
+                    p.student if iteration else p.teacher,
+                    view=p.strong if iteration else p.augmentation,
+                    objective=objective,
+                    paste=p.paste,
+                    backbone=network or None,
+                    auxiliary=p.auxiliary,
+                    not_smaller_than=before,
+                )
+            )
+            names.append(name)
+        before = tuple(names)
+    return plan
+
+
+def _letter(place: int) -> str:
+    return chr(ord("a") + place)
