@@ -165,7 +165,7 @@ def take_in(
     labels = np.array([entry.labels for entry in entries], dtype=np.float64)
     splits, shared = _splits(entries, labels, policy)
     items = tuple(
-        Item(entry.digest, entry.group, split, entry.path, entry.mask)
+        Item(entry.digest, entry.group, split, entry.path)
         for entry, split in zip(entries, splits, strict=True)
     )
     _check_pool(items, labels, policy)
