@@ -116,13 +116,24 @@ def init(
     positive: Annotated[str, typer.Option(help="The value that is positive: a binary task.")] = "",
     findings_column: Annotated[str, typer.Option(help="Column that lists findings.")] = "",
     separator: Annotated[str, typer.Option(help="What parts the findings of a cell.")] = "|",
-    findings: Annotated[str, typer.Option(help="The findings to keep, by commas.")] = "",
+    findings: Annotated[
+        str, typer.Option(help="The findings to keep, or one for each mask column, by commas.")
+    ] = "",
     negative: Annotated[str, typer.Option(help="The word for none of them.")] = "No Finding",
     unlabeled: Annotated[
-        Literal["", "binary", "multi_label", "multi_class"],
+        Literal["", "binary", "multi_label", "multi_class", "segmentation"],
         typer.Option(help="No row has a label: what readers will be asked about --findings."),
     ] = "",
-    mask_column: Annotated[str, typer.Option(help="Column of the mask's path.")] = "",
+    mask_column: Annotated[
+        str, typer.Option(help="Columns of the masks' paths, one a finding, by commas.")
+    ] = "",
+    mask_template: Annotated[
+        str, typer.Option(help="Turns that cell into a path, as 'masks/{}.png'.")
+    ] = "{}",
+    empty_masks: Annotated[
+        Literal["refuse", "absent"],
+        typer.Option(help="What a mask without a pixel is: a mistake, or the finding's absence."),
+    ] = "refuse",
     split_column: Annotated[str, typer.Option(help="Column of the official split.")] = "",
     archive: Annotated[
         bool, typer.Option("--archive", help="Hide known labels; a simulated reader answers.")
@@ -153,7 +164,7 @@ def init(
         "sqlite"
     ),
     skip_unreadable: Annotated[
-        bool, typer.Option("--skip-unreadable", help="Leave unreadable images out.")
+        bool, typer.Option("--skip-unreadable", help="Leave unusable images and masks out.")
     ] = False,
     allow_shared_patients: Annotated[
         bool,
@@ -170,9 +181,10 @@ def init(
         separator=separator,
         findings=tuple(words(findings)),
         negative=negative,
-        mask=mask_column or None,
+        masks=tuple(words(mask_column)),
         split=split_column or None,
         path_template=path_template,
+        mask_template=mask_template,
         unlabeled=unlabeled or None,
     )
     policy = Policy(
@@ -193,6 +205,7 @@ def init(
         channels=channels,
         ledger=ledger,
         recipe=recipe,
+        empty_masks=empty_masks,
     )
     with show.progress_bars() as report:
         intake = initialise(workspace, images, manifest, columns, policy, settings, report)

@@ -20,11 +20,12 @@ from connectors.folder import FolderSource
 from ssl_core.claims.promotion import find_in_use, in_use
 from ssl_core.errors import ImageError, WorkspaceError
 from ssl_core.images import fit_image
+from ssl_core.masks.files import keep, load
 from ssl_core.recipes import plan
 from ssl_core.records import Measurement, Model, Selection
 from ssl_core.student import operating_point, present
 from ssl_core.training.predict import Device, choose_device, predict
-from ssl_core.workspace import Workspace
+from ssl_core.workspace import MASKS_FOLDER, Workspace
 
 LABEL_COLUMNS = ("item_id", "path", "patient", "split", "finding", "value", "reader", "source")
 QUEUE_COLUMNS = ("item_id", "path", "patient", "round", "rank", "kind", "probability", "reason")
@@ -106,8 +107,8 @@ def _plain(text: str) -> str:
 def export(ws: Workspace, out: Path) -> list[str]:
     """Write `labels.csv`, `queue.csv` (what readers have yet to answer), and the newest student.
 
-    The student is `model.safetensors` with `model-card.md`. The vault's labels are not exported:
-    only a measuring round reads them.
+    The student is `model.safetensors` with `model-card.md`. `masks/` holds what the labels say was
+    drawn. The vault's labels are not exported: only a measuring round reads them.
 
     Raises:
         WorkspaceError: the folder exists and is not empty, or the model cannot be read.
@@ -123,7 +124,7 @@ def export(ws: Workspace, out: Path) -> list[str]:
         return _write(ws, found, out)
     except BaseException:
         for half_made in out.iterdir():
-            half_made.unlink()
+            shutil.rmtree(half_made) if half_made.is_dir() else half_made.unlink()
         if fresh:
             out.rmdir()
         raise
@@ -162,20 +163,30 @@ def _export_queue(ws: Workspace, asked: Sequence[Selection], path: Path) -> None
 def _export_labels(ws: Workspace, path: Path) -> int:
     items = {item.id: item for item in ws.ledger.items()}
     labels = ws.ledger.labels()
+    drawn = ws.ledger.task.kind == "segmentation"
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow((*LABEL_COLUMNS, "round", "seconds"))
+        writer.writerow((*LABEL_COLUMNS, "round", "seconds", *(("mask",) if drawn else ())))
         for label in labels:
             item = items[label.item_id]
             value = "" if math.isnan(label.value) else int(label.value)
             seconds = "" if label.seconds is None else label.seconds
+            mask = f"{MASKS_FOLDER}/{label.mask}.png" if label.mask else ""
             writer.writerow(
                 (
                     *(item.id, item.path, item.group, item.split),
                     *(label.finding, value, label.reader, label.source, label.round, seconds),
+                    *((mask,) if drawn else ()),
                 )
             )
+    _export_masks(ws, {label.mask for label in labels if label.mask}, path.with_name(MASKS_FOLDER))
     return len(labels)
+
+
+def _export_masks(ws: Workspace, digests: set[str], folder: Path) -> None:
+    """Copy the masks of the exported labels alone: the folder holds the vault's too."""
+    for digest in sorted(digests):
+        keep(folder, load(ws.masks_folder, digest))
 
 
 def model_card(ws: Workspace, number: int, model: Model) -> dict[str, Any]:

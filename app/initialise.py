@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,24 +13,28 @@ import numpy as np
 
 from app.imported import keep_import
 from connectors.folder import FolderSource
-from connectors.manifest import Columns, read_manifest
+from connectors.manifest import Columns, Manifest, read_manifest
 from ssl_core.config import Config, ledger_url, save_config, validated
 from ssl_core.errors import ImageError, ReadloopError, WorkspaceError
 from ssl_core.history.ledger import Ledger
 from ssl_core.images import ImageStore, looks_grey
 from ssl_core.intake import Intake, Policy, content_digests, take_in
+from ssl_core.masks.imported import keep_masks
 from ssl_core.preflight import check_settings
 from ssl_core.presets import DEFAULT_RECIPE, preset
 from ssl_core.progress import Progress, Report, silent
 from ssl_core.records import Answer, Item, Label
-from ssl_core.workspace import CONFIG_FILE, IMAGES_FOLDER, one_process
+from ssl_core.workspace import CONFIG_FILE, IMAGES_FOLDER, MASKS_FOLDER, one_process
 
 COLOUR_SAMPLE = 64
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What `init` is asked for besides the columns; `overrides` are tables of the configuration."""
+    """What `init` is asked for besides the columns; `overrides` are tables of the configuration.
+
+    `empty_masks` says what an all-empty mask is: a mistake, or that its finding is absent.
+    """
 
     preset: str
     overrides: dict[str, dict[str, Any]]
@@ -38,6 +42,7 @@ class Settings:
     channels: Literal["auto", "1", "3"] = "auto"
     ledger: str = "sqlite"
     recipe: str = DEFAULT_RECIPE
+    empty_masks: Literal["refuse", "absent"] = "refuse"
 
 
 def initialise(
@@ -101,6 +106,9 @@ def _build(
     rows = read_manifest(manifest, columns)
     report(Progress("read the manifest", 1, 1, f"{len(rows.rows)} rows"))
     digests = content_digests(rows, source)
+    if columns.masks:
+        rows, unusable = _with_masks(rows, digests, source, staging, settings, report)
+        digests |= unusable
     intake = take_in(rows, digests, policy)
     config = _config(images, intake.items, source, settings, policy.seed)
     check_settings(config, len(intake.task.findings))  # now, not in the first round
@@ -124,6 +132,34 @@ def _build(
     keep_import(staging, intake.report)
     _write_ledger(staging, config, intake, policy.archive)
     return intake
+
+
+def _with_masks(
+    manifest: Manifest,
+    digests: Mapping[int, str | ImageError],
+    source: FolderSource,
+    staging: Path,
+    settings: Settings,
+    report: Report,
+) -> tuple[Manifest, dict[int, ImageError]]:
+    """The manifest with its masks kept, and named by digest; and, by line, what is wrong."""
+    readable = [row for row in manifest.rows if isinstance(digests[row.line], str)]
+    said = keep_masks(
+        readable,
+        source,
+        staging / MASKS_FOLDER,
+        empty=settings.empty_masks == "absent",
+        progress=lambda done, total: report(Progress("read masks", done, total)),
+    )
+    unusable = {line: found for line, found in said.items() if isinstance(found, ImageError)}
+    rows = []
+    for row in manifest.rows:
+        found = said.get(row.line)
+        if isinstance(found, tuple):
+            labels, masks = zip(*found, strict=True)
+            row = replace(row, labels=labels, masks=masks)
+        rows.append(row)
+    return replace(manifest, rows=tuple(rows)), unusable
 
 
 def _config(
@@ -157,16 +193,21 @@ def _channels(items: Sequence[Item], source: FolderSource) -> int:
 def _write_ledger(staging: Path, config: Config, intake: Intake, archive: bool) -> None:
     for half_made in staging.glob("ledger.db*"):
         half_made.unlink()
+    findings = intake.task.findings
     known = [
-        (item.id, finding, float(value))
-        for item, values in zip(intake.items, intake.labels, strict=True)
-        for finding, value in zip(intake.task.findings, values, strict=True)
+        Answer(item.id, finding, float(value), mask)
+        for item, values, masks in zip(intake.items, intake.labels, intake.masks, strict=True)
+        for finding, value, mask in zip(
+            findings, values, masks or (None,) * len(findings), strict=True
+        )
         if not np.isnan(value)
     ]
-    answers = [Answer(*entry) for entry in known] if archive else []
-    labels = [] if archive else [_imported(*entry) for entry in known]
+    answers = known if archive else []
+    labels = [] if archive else [_imported(answer) for answer in known]
     Ledger.create(ledger_url(config, staging), intake.task, intake.items, labels, answers).close()
 
 
-def _imported(item_id: str, finding: str, value: float) -> Label:
-    return Label(item_id, finding, value, "import", "import", f"import:{item_id}:{finding}")
+def _imported(known: Answer) -> Label:
+    key = f"import:{known.item_id}:{known.finding}"
+    value, mask = known.value, known.mask
+    return Label(known.item_id, known.finding, value, "import", "import", key, mask=mask)

@@ -29,13 +29,13 @@ class ArchiveRoom:
 
     def pull(self, bookmark: str) -> Iterable[Pulled]:
         """The hidden labels of everything in the queue, in its order."""
-        known: dict[str, list[tuple[str, float]]] = {item_id: [] for item_id in self._open}
+        known: dict[str, list[Answer]] = {item_id: [] for item_id in self._open}
         for answer in self._answers(self._open):
-            known[answer.item_id].append((answer.finding, answer.value))
-        yield Pulled(
-            tuple(
-                Read(f"archive:{item_id}", item_id, READER, "archive", answers=tuple(said))
-                for item_id, said in known.items()
-                if said
-            )
-        )
+            known[answer.item_id].append(answer)
+        yield Pulled(tuple(_read(item_id, said) for item_id, said in known.items() if said))
+
+
+def _read(item_id: str, said: Sequence[Answer]) -> Read:
+    answers = tuple((a.finding, a.value) for a in said)
+    masks = tuple((a.finding, a.mask) for a in said if a.mask is not None)
+    return Read(f"archive:{item_id}", item_id, READER, "archive", answers=answers, masks=masks)

@@ -70,6 +70,16 @@ class FolderSource:
         with _opened(self.root, path) as file:
             return decode(file, path)
 
+    def locate(self, path: str) -> Path:
+        """Where a file below the folder is, there or not; names are completed as for images.
+
+        Raises `ImageError` when the path leaves the folder, by itself or through a link.
+        """
+        try:
+            return _inside(self.root, path)
+        except (OSError, ValueError, RuntimeError) as error:  # NUL, link loop, name too long
+            raise _unusable(path, error) from error
+
 
 def decode(file: BinaryIO, path: str) -> npt.NDArray[np.uint8]:
     """Decode an open image as `FolderSource.read` does; `path` is its name in messages.
@@ -109,10 +119,14 @@ def _opened(root: Path, path: str) -> Iterator[BufferedReader]:
             raise ImageError(f"{path!r} is an empty file; replace it or leave it out.")
         file = full.open("rb")
     except (OSError, ValueError, RuntimeError) as error:  # NUL, link loop, name too long
-        reason = getattr(error, "strerror", None) or "not a usable file name"
-        raise ImageError(f"{path!r} cannot be opened ({reason}); check the path.") from error
+        raise _unusable(path, error) from error
     with file:
         yield file
+
+
+def _unusable(path: str, error: Exception) -> ImageError:
+    reason = getattr(error, "strerror", None) or "not a usable file name"
+    return ImageError(f"{path!r} cannot be opened ({reason}); check the path.")
 
 
 def _inside(root: Path, path: str) -> Path:

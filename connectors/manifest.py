@@ -32,11 +32,12 @@ class Columns:
     """Which column holds what; names must match exactly, but blanks around them in the file.
 
     One kind of label is chosen: `label` with `positive` (binary), `label` alone (multi-class),
-    `findings_column` (multi-label), or `mask` alone (segmentation). `mask` beside labels is kept.
-    `group` is the patient; None says on purpose that there is no such column.
-    `path_template` turns the path cell into a path ("images/{}.jpg"). `findings` names the
-    findings to keep, in order; empty means every word of the column. `unlabeled` says that no row
-    is labeled, and what readers will be asked about the `findings`.
+    `findings_column` (multi-label), or `masks` (segmentation: a column of paths a finding).
+    `group` is the patient; None says on purpose that there is no such column. `path_template`
+    turns the path cell into a path ("images/{}.jpg"), and `mask_template` every mask cell.
+    `findings` names the findings to keep, in order; empty means every word of the column. For
+    masks it names the finding of each column; empty means the columns' own names. `unlabeled`
+    says that no row is labeled, and what readers will be asked about the `findings`.
     """
 
     path: str
@@ -47,9 +48,10 @@ class Columns:
     separator: str = "|"
     findings: tuple[str, ...] = ()
     negative: str = "No Finding"
-    mask: str | None = None
+    masks: tuple[str, ...] = ()
     split: str | None = None
     path_template: str = "{}"
+    mask_template: str = "{}"
     unlabeled: TaskKind | None = None
 
 
@@ -57,8 +59,9 @@ class Columns:
 class Row:
     """One usable row: `line` is where it starts in the file (the header is usually line 1).
 
-    `path` and `mask` are relative POSIX paths without "..". `labels` has one value a finding of
-    the task: 1.0, 0.0 or NaN. `group` and `split` are None where no such column was chosen.
+    `path` and `masks` are relative POSIX paths without "..". `labels` has one value a finding of
+    the task: 1.0, 0.0 or NaN. `group` and `split` are None where no such column was chosen;
+    `masks` has one entry a finding where columns of masks were, None for a blank cell.
     """
 
     line: int
@@ -66,7 +69,7 @@ class Row:
     group: str | None
     labels: Labels
     split: str | None
-    mask: str | None
+    masks: tuple[str | None, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +87,7 @@ def read_manifest(path: Path, columns: Columns) -> Manifest:
     An empty label cell (or "nan") is unlabeled: all NaN. Labels compare as text; a `positive`
     that is a number also equals the same number written otherwise (1 and 1.0). In a multi-label
     cell a finding that is not listed is negative, as the row lists something. For segmentation
-    the one finding is named after the mask column; 1.0 says that a mask is there.
+    1.0 says that a mask is named; a blank cell is NaN, since nobody has looked.
 
     Raises `ConfigError` for options that contradict each other, `ImportRefusedError` for a file
     that cannot be used, or that points outside the image folder.
@@ -99,6 +102,8 @@ def read_manifest(path: Path, columns: Columns) -> Manifest:
     if not rows:
         first = "".join(f"; line {line}: {reason}" for line, _, reason in refusals[:1])
         raise ImportRefusedError(f"{path} has no usable row below its header{first}.")
+    if columns.masks:
+        return _outlined(rows, refusals, columns)
     task, meanings = _understand(set(cells), columns)
     kept: list[Row] = []
     for row, cell in zip(rows, cells, strict=True):
@@ -116,15 +121,17 @@ def _check_options(columns: Columns) -> None:
         raise ConfigError("A label column and a findings column were both given; choose one.")
     if columns.unlabeled is not None:
         _check_unlabeled(columns)
-    elif not (columns.label or columns.findings_column or columns.mask):
+    elif not (columns.label or columns.findings_column or columns.masks):
         raise ConfigError(
             "Say where the labels are (a label, findings or mask column), or that no row has any "
             "(unlabeled)."
         )
     if columns.positive is not None and not columns.label:
         raise ConfigError("A positive value needs a label column.")
-    if columns.findings and not columns.findings_column and columns.unlabeled is None:
-        raise ConfigError("A list of findings needs a findings column.")
+    if columns.masks and columns.unlabeled is None:
+        _check_masks(columns)
+    elif columns.findings and not columns.findings_column and columns.unlabeled is None:
+        raise ConfigError("A list of findings needs a findings or mask column.")
     if not columns.separator:
         raise ConfigError("The separator between findings is empty; give one, such as '|'.")
     if len(set(columns.findings)) < len(columns.findings) or not all(columns.findings):
@@ -133,18 +140,33 @@ def _check_options(columns: Columns) -> None:
         raise ConfigError(
             f"{_show(columns.negative)} is the word for no finding and also named as a finding."
         )
-    if columns.path_template.count("{}") != 1:
+    for what, template in (("path", columns.path_template), ("mask", columns.mask_template)):
+        if template.count("{}") != 1:
+            raise ConfigError(
+                f"The {what} template {_show(template)} needs {{}} once, for the cell."
+            )
+
+
+def _check_masks(columns: Columns) -> None:
+    """Refuse columns of masks that are no task of their own, or have no name each."""
+    if columns.label or columns.findings_column:
         raise ConfigError(
-            f"The path template {_show(columns.path_template)} needs {{}} once, for the cell."
+            "Masks are a task of their own: give mask columns, or a label or findings column, and "
+            "not both."
+        )
+    if len(set(columns.masks)) < len(columns.masks) or not all(columns.masks):
+        raise ConfigError("The list of mask columns has an empty or a repeated name.")
+    if columns.findings and len(columns.findings) != len(columns.masks):
+        raise ConfigError(
+            f"{len(columns.findings)} findings were named for {len(columns.masks)} mask columns; "
+            "name one for each, in their order, or none."
         )
 
 
 def _check_unlabeled(columns: Columns) -> None:
     """Refuse a question to readers that has no, or too few, findings."""
-    if columns.label or columns.findings_column or columns.mask:
+    if columns.label or columns.findings_column or columns.masks:
         raise ConfigError("Unlabeled images and a column of labels contradict each other.")
-    if columns.unlabeled == "segmentation":
-        raise ConfigError("Unlabeled segmentation cannot be imported yet: give a mask column.")
     wanted = {"binary": (1, 1), "multi_class": (2, MOST_FINDINGS)}
     least, most = wanted.get(str(columns.unlabeled), (1, MOST_FINDINGS))
     if not least <= len(columns.findings) <= most:
@@ -199,7 +221,7 @@ def _positions(path: Path, header: Sequence[str], columns: Columns) -> dict[str,
             f"{path} has one column, {_show(header[0])}; its cells seem to be parted by "
             f"{found[0]!r}: save it with commas."
         )
-    labels = (columns.label, columns.findings_column, columns.mask)
+    labels = (columns.label, columns.findings_column, *columns.masks)
     names = [n for n in (columns.path, columns.group, *labels, columns.split) if n is not None]
     for name in names:
         if header.count(name) > 1:
@@ -226,7 +248,7 @@ def _rows(
     labels: list[str] = []
     refusals: list[Refusal] = []
     outside: list[str] = []
-    column = columns.label or columns.findings_column or columns.mask or ""
+    column = columns.label or columns.findings_column or ""
     for line, cells in records:
         if len(cells) != width:
             refusals.append((line, "", f"it has {len(cells)} cells where the header has {width}"))
@@ -262,16 +284,17 @@ def _unusable(used: Mapping[str, str], columns: Columns) -> str:
 
 
 def _row(line: int, used: Mapping[str, str], columns: Columns) -> Row | None:
-    """Make one row without its labels; None when its image or its mask leaves the folder."""
+    """Make one row without its labels; None when its image or a mask leaves the folder."""
     image = _inside(columns.path_template.replace("{}", used[columns.path]))
-    mask = None
-    if columns.mask is not None and (cell := _known(used[columns.mask])):
-        mask = _inside(cell)
-        if mask is None:
+    masks: list[str | None] = []
+    for column in columns.masks:
+        cell = _known(used[column])
+        masks.append(_inside(columns.mask_template.replace("{}", cell)) if cell else None)
+        if cell and masks[-1] is None:
             return None
     group = None if columns.group is None else used[columns.group]
     split = None if columns.split is None else used[columns.split]
-    return None if image is None else Row(line, image, group, (), split, mask)
+    return None if image is None else Row(line, image, group, (), split, tuple(masks))
 
 
 def _inside(text: str) -> str | None:
@@ -286,7 +309,7 @@ def _inside(text: str) -> str | None:
 def _understand(cells: set[str], columns: Columns) -> tuple[Task, Meanings]:
     """Find the task, and what each distinct label cell says."""
     values = sorted(cells - {""})
-    column = columns.label or columns.findings_column or columns.mask or ""
+    column = columns.label or columns.findings_column or ""
     if columns.unlabeled is not None:
         _check_names(columns.findings, "", "findings")
         unknown: Labels = (math.nan,) * len(columns.findings)
@@ -300,10 +323,23 @@ def _understand(cells: set[str], columns: Columns) -> tuple[Task, Meanings]:
         return _binary(values, columns.label, columns.positive)
     if columns.label:
         return _multi_class(values, columns.label)
-    if columns.findings_column:
-        return _multi_label(values, columns)
-    outlined: dict[str, Labels | str] = dict.fromkeys(values, (1.0,))
-    return Task("segmentation", (column,)), outlined | {"": (math.nan,)}
+    return _multi_label(values, columns)
+
+
+def _outlined(rows: Sequence[Row], refusals: Sequence[Refusal], columns: Columns) -> Manifest:
+    """Segmentation: what has a mask is there, and where there is none, nobody has looked."""
+    findings = columns.findings or columns.masks
+    _check_names(findings, columns.masks[0], "findings")
+    if not any(mask for row in rows for mask in row.masks):
+        raise ImportRefusedError(
+            f"No row names a mask ({_listed(columns.masks)}); draw some, or leave the mask column "
+            "out and say that the images are unlabeled."
+        )
+    kept = [
+        replace(row, labels=tuple(math.nan if mask is None else 1.0 for mask in row.masks))
+        for row in rows
+    ]
+    return Manifest(Task("segmentation", findings), tuple(kept), tuple(sorted(refusals)))
 
 
 def _binary(values: Sequence[str], column: str, positive: str) -> tuple[Task, Meanings]:

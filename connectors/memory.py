@@ -62,7 +62,10 @@ class MemoryRoom:
     def submit(
         self, item_id: str, answers: Mapping[str, float], *, reader: str = "", **more: Any
     ) -> None:
-        """A reader answers: 1.0 present, 0.0 absent, NaN cannot tell; `more` as in `Read`."""
+        """A reader answers: 1.0 present, 0.0 absent, NaN cannot tell; `more` as in `Read`.
+
+        In a segmentation task `masks` holds (finding, digest) of what was drawn.
+        """
         self._add(item_id, reader, answers=tuple(answers.items()), **more)
 
     def act(self, item_id: str, outcome: Outcome, *, reader: str = "", **more: Any) -> None:

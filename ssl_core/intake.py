@@ -36,7 +36,7 @@ class ManifestRow(Protocol):
     @property
     def split(self) -> str | None: ...
     @property
-    def mask(self) -> str | None: ...
+    def masks(self) -> tuple[str | None, ...]: ...
 
 
 class ReadManifest(Protocol):
@@ -108,12 +108,16 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class Intake:
-    """N items in the manifest's order, `labels` `(N, C)` of 1, 0 and NaN, and the report."""
+    """N items in the manifest's order, `labels` `(N, C)` of 1, 0 and NaN, and the report.
+
+    `masks` has one entry an item, as the rows had it: one mask or None a finding, or nothing.
+    """
 
     task: Task
     items: tuple[Item, ...]
     labels: npt.NDArray[np.float64]
     report: Report
+    masks: tuple[tuple[str | None, ...], ...] = ()
 
 
 class _Entry(NamedTuple):
@@ -122,7 +126,7 @@ class _Entry(NamedTuple):
     digest: str
     group: str
     path: str
-    mask: str | None
+    masks: tuple[str | None, ...]
     labels: tuple[float, ...]
     official: Split | None
 
@@ -145,11 +149,12 @@ def take_in(
 
     Rows with one digest are one item: the first row gives its path, and an unknown label is
     filled from a row that knows it. If they name two patients, labels, masks or official splits,
-    all of them are refused. Without a patient column each item is its own group.
+    all of them are refused. Without a patient column each item is its own group. Masks compare by
+    name: give digests, and a file that is there twice is one mask (see `masks.imported`).
 
-    Raises `ImportRefusedError` for unreadable images, a patient on both sides of an official
-    split (see `policy` for both), no usable row, no official train or vault, or an empty pool;
-    `ConfigError` for shares that are none.
+    Raises `ImportRefusedError` for unreadable images and masks, a patient on both sides of an
+    official split (see `policy` for both), no usable row, no official train or vault, or an empty
+    pool; `ConfigError` for shares that are none.
     """
     _check_shares(policy)
     readable, unreadable = _part_unreadable(manifest.rows, digests, policy)
@@ -165,7 +170,7 @@ def take_in(
     labels = np.array([entry.labels for entry in entries], dtype=np.float64)
     splits, shared = _splits(entries, labels, policy)
     items = tuple(
-        Item(entry.digest, entry.group, split, entry.path, entry.mask)
+        Item(entry.digest, entry.group, split, entry.path)
         for entry, split in zip(entries, splits, strict=True)
     )
     _check_pool(items, labels, policy)
@@ -179,7 +184,7 @@ def take_in(
         warnings=tuple(_import_warnings(manifest, entries, shared, policy))
         + tuple(_count_warnings(manifest.task, counts)),
     )
-    return Intake(manifest.task, items, labels, report)
+    return Intake(manifest.task, items, labels, report, tuple(entry.masks for entry in entries))
 
 
 def _check_shares(policy: Policy) -> None:
@@ -194,7 +199,8 @@ def _check_shares(policy: Policy) -> None:
 def _part_unreadable(
     rows: Sequence[ManifestRow], digests: Mapping[int, str | ImageError], policy: Policy
 ) -> tuple[list[ManifestRow], list[Refusal]]:
-    """Part off the rows whose images cannot be read; unless they may be skipped, that is all."""
+    """Part off the rows that cannot be read; unless they may be skipped, that is all."""
+    what = "images or masks" if any(any(row.masks) for row in rows) else "images"
     errors = {
         row.line: str(error).rstrip(".")
         for row in rows
@@ -203,13 +209,13 @@ def _part_unreadable(
     named = [f"line {line}: {error}" for line, error in errors.items()]
     if errors and len(errors) == len(rows):
         raise ImportRefusedError(
-            f"None of the {len(rows)} images can be read (first {named[0]}); check the image "
+            f"None of the {len(rows)} {what} can be read (first {named[0]}); check the image "
             "folder, and that the manifest's paths are relative to it."
         )
     if errors and not policy.skip_unreadable:
         more = f"; and {len(named) - 20} more" if len(named) > 20 else ""
         raise ImportRefusedError(
-            f"{len(named)} of {len(rows)} images cannot be read; mend them or skip unreadable ones "
+            f"{len(named)} of {len(rows)} {what} cannot be read; mend them or skip unreadable ones "
             f"({'; '.join(named[:20])}{more})."
         )
     refused = [Refusal(r.line, r.path, errors[r.line]) for r in rows if r.line in errors]
@@ -248,11 +254,12 @@ def _fold(
             refused += [Refusal(row.line, row.path, reason) for row in cluster]
             continue
         first = cluster[0]
-        mask = next((row.mask for row in cluster if row.mask), None)
+        drawn = zip(*(row.masks for row in cluster), strict=True)
+        masks = tuple(next(filter(None, found), None) for found in drawn)
         official = OFFICIAL_WORDS[first.split.casefold()] if first.split is not None else None
         group = digest if first.group is None else first.group
         labels = tuple(_agreed(values) for values in zip(*(r.labels for r in cluster), strict=True))
-        entries.append(_Entry(digest, group, first.path, mask, labels, official))
+        entries.append(_Entry(digest, group, first.path, masks, labels, official))
     return entries, refused
 
 
@@ -265,8 +272,9 @@ def _clash(cluster: Sequence[ManifestRow]) -> str:
     for values in zip(*(row.labels for row in cluster), strict=True):
         if len({value for value in values if not math.isnan(value)}) > 1:
             return "two labels"
-    if len({row.mask for row in cluster if row.mask}) > 1:
-        return "two masks"
+    for masks in zip(*(row.masks for row in cluster), strict=True):
+        if len({mask for mask in masks if mask}) > 1:
+            return "two masks"
     if len({OFFICIAL_WORDS[row.split.casefold()] for row in cluster if row.split}) > 1:
         return "two official splits"
     return ""

@@ -26,7 +26,7 @@ from ssl_core.masks.scores import describe, mask_metrics
 from ssl_core.masks.truth import MaskTruth, mask_truth
 from ssl_core.pictures.maps import keep_prediction
 from ssl_core.probabilities import put_by, stage_model
-from ssl_core.records import CONTROL, Measurement, Model, Split
+from ssl_core.records import CONTROL, Label, Measurement, Model, Split
 from ssl_core.training.distributed import is_main
 from ssl_core.training.predict import Prediction
 from ssl_core.turn import Turn
@@ -45,7 +45,7 @@ def evaluate_masks_stage(turn: Turn) -> Made:
     """
     models, ledger, fits = models_to_measure(turn), turn.workspace.ledger, turn.plan.fits
     items = usable_vault(turn)
-    looked = ()
+    looked: list[Label] = []
     if is_main():  # every model is trained and chosen by now
         purpose = "measure " + ", ".join(models)
         looked = ledger.look_into_vault(turn.round.number, models[fits[-1].name].id, purpose)
@@ -88,7 +88,8 @@ def compared(
     """
     told = truth.at(np.arange(len(maps)))
     known = ~np.isnan(told)
-    return np.where(known, maps, 0), known & (told == 1), known.any(axis=(2, 3))
+    inside, some = np.asarray(known & (told == 1)), np.asarray(known.any(axis=(2, 3)))
+    return np.where(known, maps, 0), inside, some
 
 
 def _maps(turn: Turn, model: Model, split: Split, items: Part) -> Halves:

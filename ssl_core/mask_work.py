@@ -92,12 +92,12 @@ def _material(turn: Turn, stage: FitMasks) -> MaskExamples:
 def _drawn(turn: Turn, stage: str) -> MaskExamples:
     """The pseudo-masks that a stage kept: absent findings are empty masks, dropped ones unknown."""
     column = {finding: c for c, finding in enumerate(turn.findings)}
-    size = turn.workspace.images.size
+    size, store = turn.workspace.images.size, turn.workspace.masks
     found: dict[str, npt.NDArray[np.float32]] = {}
     for row in turn.workspace.ledger.pseudo_labels(turn.round.number, stage):
         blank = np.full((len(column), size, size), np.nan, np.float32)
         masks = found.setdefault(row.item_id, blank)
-        drawn = turn.workspace.masks.at([row.mask])[0] if row.mask else 0.0
+        drawn = store.at([row.mask])[0] if row.mask else 0.0
         masks[column[row.finding]] = drawn
     rows = turn.workspace.images.positions(list(found))
     masks = np.array(list(found.values()), np.float32).reshape(-1, len(column), size, size)
@@ -234,7 +234,10 @@ def _scored(
 
     def keep(places: npt.NDArray[np.intp], made: list[Maps]) -> dict[str, npt.NDArray[Any]]:
         maps, first = made[0].maps, int(places[0])
-        found = {"classes": made[0].classes, "features": made[0].features}
+        found: dict[str, npt.NDArray[Any]] = {
+            "classes": made[0].classes,
+            "features": made[0].features,
+        }
         if "masks" in needs:
             found |= {
                 "mask_entropy": scores_of.mean_entropy(maps),

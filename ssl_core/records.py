@@ -41,14 +41,13 @@ class Task:
 class Item:
     """An image that is labeled: `id` is the hash of its file's content, `group` the patient.
 
-    `path` and `mask` are relative to the image folder, in POSIX form.
+    `path` is relative to the image folder, in POSIX form.
     """
 
     id: str
     group: str
     split: Split
     path: str
-    mask: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +57,9 @@ class Label:
     `key` names the event that brought the label, so that bringing it twice appends one row.
     `round` is set by the ledger: the latest round opened when the label arrived (0 = import);
     round r trains on labels whose round is below r. `seconds` is the reader's time, if known.
-    An adjudicator's label decides where readers disagree (see `truth`).
+    An adjudicator's label decides where readers disagree (see `truth`). `mask` is the digest of
+    the kept mask (see `masks.files`) where a segmentation task's value is 1.0, and nowhere else:
+    0.0 stands for an empty mask.
     """
 
     item_id: str
@@ -70,6 +71,7 @@ class Label:
     seconds: float | None = None
     round: int = 0
     role: ReaderRole = "reader"
+    mask: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,13 +118,17 @@ class Reread:
 
 @dataclass(frozen=True, slots=True)
 class Hint:
-    """What a hinted reader is shown of one finding: 1.0 present or 0.0 absent, and the score."""
+    """What a hinted reader is shown of one finding: 1.0 present or 0.0 absent, and the score.
+
+    `mask` is the digest of the kept mask that the model drew, if it drew one.
+    """
 
     item_id: str
     finding: str
     value: float
     score: float
     model_id: str
+    mask: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +140,9 @@ class Read:
     `key` names the event, so that bringing it twice appends one row. `seconds` is the time that
     the reading room reports, uncut; `read_at` when the read was done, by its clock (ISO 8601).
     `place` is where in the room the question stands: a copy of it, or another server's, is
-    another place, and cannot take back what was said in this one.
+    another place, and cannot take back what was said in this one. `masks` are (finding, digest of
+    the kept mask) for what the reader drew: exactly the findings whose answer is 1.0 in a
+    segmentation task.
     """
 
     key: str
@@ -147,11 +155,12 @@ class Read:
     seconds: float | None = None
     read_at: str | None = None
     place: str = ""
+    masks: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class HeldRead:
-    """A read as the ledger holds it, less its answers, which are labels.
+    """A read as the ledger holds it, less its answers and masks, which are labels.
 
     `role` and `hinted` are those of its assignment; `round` is set as for a label.
     """
@@ -199,11 +208,15 @@ class Pulled:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A known label hidden in an archive: what the simulated reader will say when asked."""
+    """A known label hidden in an archive: what the simulated reader will say when asked.
+
+    `mask` is as in `Label`.
+    """
 
     item_id: str
     finding: str
     value: float
+    mask: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,12 +253,16 @@ class Selection:
 
 @dataclass(frozen=True, slots=True)
 class PseudoLabel:
-    """A teacher's kept opinion on one finding of one item; `value` in [0, 1] (hard: 0 or 1)."""
+    """A teacher's kept opinion on one finding of one item; `value` in [0, 1] (hard: 0 or 1).
+
+    `mask` is the digest of the kept pseudo-mask, if there is one.
+    """
 
     item_id: str
     finding: str
     value: float
     score: float
+    mask: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ from ssl_core.errors import TrainingError
 from ssl_core.history.ledger import Ledger
 from ssl_core.made import Made
 from ssl_core.recipes import Plan, Pretrain
+from ssl_core.recipes.stages import renamed as with_names
 from ssl_core.records import CONTROL, Round
 from ssl_core.turn import Turn, can_teach
 
@@ -72,7 +73,7 @@ def renamed(recipe: Plan) -> Plan:
     def name(stage: str) -> str:
         return shadow_name(stage) if stage in own else stage
 
-    stages = [s if isinstance(s, Pretrain) else stages_.renamed(s, name) for s in recipe.stages]
+    stages = [s if isinstance(s, Pretrain) else with_names(s, name) for s in recipe.stages]
     return replace(recipe, stages=tuple(stages))
 
 

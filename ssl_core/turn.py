@@ -135,7 +135,7 @@ class Turn:
     ) -> Prediction:
         """Which findings items show and their features, whatever the network's kind.
 
-        Where masks are drawn the probabilities are the auxiliary classifier's, or the map's maximum.
+        Where masks are drawn probabilities are the auxiliary classifier's, or the map's maximum.
         """
         if isinstance(network, Segmenter):
             empty = np.empty((0, len(self.findings)), np.float32)

@@ -216,6 +216,7 @@ def _pool_view(turn: Turn, strategy: str) -> strategies.PoolView:
     keep_prediction(turn, "select", pool.rows, pooled)
     views = None
     if "views" in needs:
+        assert isinstance(model, Classifier)  # masks were looked at above
         views = predict_views(
             model,
             turn.workspace.images.array,

@@ -18,11 +18,13 @@ from ssl_core.history.ledger import Ledger
 from ssl_core.history.truth import label_matrix
 from ssl_core.images import ImageStore
 from ssl_core.masks.networks import Segmenter, load_segmenter
+from ssl_core.masks.store import MaskStore
 from ssl_core.records import Item, Label, Model
 from ssl_core.training.models import Classifier, Network, load_model
 
 CONFIG_FILE = "readloop.toml"
 IMAGES_FOLDER = "images"
+MASKS_FOLDER = "masks"
 MODELS_FOLDER = "models"
 LOCK_FILE = ".round.lock"
 
@@ -43,6 +45,16 @@ class Workspace:
     def models_folder(self) -> Path:
         """Where every model of every round is kept."""
         return self.root / MODELS_FOLDER
+
+    @property
+    def masks_folder(self) -> Path:
+        """Where every mask is kept, beside the images: whoever shares these, shares those."""
+        return self.images.folder.parent / MASKS_FOLDER
+
+    @property
+    def masks(self) -> MaskStore:
+        """The masks at the working size; open it once, since it reads an index."""
+        return MaskStore(self.images.folder, self.masks_folder, self.images.size, self.images.fit)
 
     def round_folder(self, number: int) -> Path:
         """Where a round keeps its checkpoints and arrays."""

@@ -24,7 +24,7 @@ NAN = math.nan
 TASK = Task("multi_label", ("Effusion", "Nodule"))
 ITEMS = [
     Item("t1", "anna", "train", "a/1.png"),
-    Item("x1", "carl", "vault", "c/1.png", mask="c/1-mask.png"),
+    Item("x1", "carl", "vault", "c/1.png"),
     Item("v1", "bea", "validation", "b/1.png"),
     Item("t2", "anna", "train", "a/2.png"),
     Item("x2", "carl", "vault", "c/2.png"),

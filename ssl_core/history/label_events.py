@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, Select, case, func, select
 
 from ssl_core.errors import LedgerError
 from ssl_core.history import schema
-from ssl_core.records import SPLITS, Label, Split, Task
+from ssl_core.records import SPLITS, Answer, Label, Split, Task
 
-Meaning = tuple[str, str, float | None, str]
+Meaning = tuple[str, str, float | None, str, str | None]
 
 
 def append(connection: Connection, task: Task, labels: Iterable[Label], round_number: int) -> int:
     """Append the events whose key is not held yet, as of `round_number`; return how many.
 
-    Raises `LedgerError` for an unknown item or finding, or for a held key that says something
-    else; `ValueError` for a value that is not 1.0, 0.0 or NaN.
+    Raises `LedgerError` for an unknown item or finding, for a held key that says something else,
+    or for a mask that is missing or out of place; `ValueError` for a value that is not 1.0, 0.0 or
+    NaN.
     """
     added = 0
     for chunk in schema.chunks(labels):
@@ -28,6 +29,13 @@ def append(connection: Connection, task: Task, labels: Iterable[Label], round_nu
         schema.append(connection, schema.labels, new, round=round_number, at=schema.now())
         added += len(new)
     return added
+
+
+def with_masks(task: Task, answers: Iterable[Answer]) -> Iterator[Answer]:
+    """The answers as they are. Raises `LedgerError` where `append` would, for their masks."""
+    for answer in answers:
+        _check_mask(task, answer, f"The answer about {answer.finding!r} of {answer.item_id!r}")
+        yield answer
 
 
 def latest(before_round: int | None, splits: Collection[Split]) -> Select[Any]:
@@ -88,6 +96,22 @@ def _check(connection: Connection, task: Task, labels: Sequence[Label]) -> None:
             )
         if not (label.value in (0.0, 1.0) or math.isnan(label.value)):
             raise ValueError(f"label {label.key!r} has the value {label.value}: not 1, 0 or NaN")
+        _check_mask(task, label, f"Label {label.key!r}")
+
+
+def _check_mask(task: Task, said: Label | Answer, name: str) -> None:
+    """In segmentation what is present has a mask, and nothing else has one anywhere."""
+    due = task.kind == "segmentation" and said.value == 1.0
+    if due and said.mask is None:
+        raise LedgerError(
+            f"{name} says that the finding is present without a mask; give the digest of the mask, "
+            "since the task is segmentation."
+        )
+    if said.mask is not None and not due:
+        raise LedgerError(
+            f"{name} has a mask, which belongs to a finding that is present in a segmentation "
+            "task alone; leave the mask out."
+        )
 
 
 def _not_held(connection: Connection, labels: Sequence[Label]) -> list[Label]:
@@ -110,4 +134,4 @@ def _not_held(connection: Connection, labels: Sequence[Label]) -> list[Label]:
 def _meaning(label: Label) -> Meaning:
     """What two events with one key must agree on; NaN as None, so that it equals itself."""
     value = None if math.isnan(label.value) else float(label.value)
-    return label.item_id, label.finding, value, label.reader
+    return label.item_id, label.finding, value, label.reader, label.mask

@@ -191,8 +191,8 @@ class Ledger:
 
         A key that the ledger holds already is passed over. Each label's `round` is set to the
         latest round opened. Raises `LedgerError` (and appends nothing) for an unknown item or
-        finding, or for a known key that says something else; `ValueError` for a value that is
-        not 1.0, 0.0 or NaN.
+        finding, for a known key that says something else, or for a mask that is missing or out of
+        place; `ValueError` for a value that is not 1.0, 0.0 or NaN.
         """
         with self._writing() as connection:
             return self._add(connection, labels)
@@ -415,7 +415,7 @@ class Ledger:
     ) -> None:
         schema.append(connection, schema.items, items, at=schema.now())
         self._add(connection, labels)
-        schema.append(connection, schema.answers, answers)
+        schema.append(connection, schema.answers, label_events.with_masks(self.task, answers))
 
     def _add(self, connection: Connection, labels: Iterable[Label]) -> int:
         return label_events.append(connection, self.task, labels, round_events.latest(connection))

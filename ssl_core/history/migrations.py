@@ -353,6 +353,14 @@ def rereads(connection: Connection) -> None:
     create_table(connection, "rereads", columns)
 
 
+def masks(connection: Connection) -> None:
+    """What was drawn, by the digest of its kept mask; the path beside an item was never opened."""
+    for table in ("labels", "answers", "pseudo_labels", "hints"):
+        named = "mask TEXT CHECK (length(mask) = 64)"
+        connection.exec_driver_sql(f"ALTER TABLE {table} ADD COLUMN {named}")
+    connection.exec_driver_sql("ALTER TABLE items DROP COLUMN mask")
+
+
 Migration = Callable[[Connection], None]
 MIGRATIONS: tuple[Migration, ...] = (
     first_tables,
@@ -361,4 +369,5 @@ MIGRATIONS: tuple[Migration, ...] = (
     jobs,
     model_promotions,
     rereads,
+    masks,
 )

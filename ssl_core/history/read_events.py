@@ -150,7 +150,7 @@ def _labels(
     said = dict(read.answers) if read.outcome == "read" else {}
     if before is not None and before.outcome == "read":
         said |= {finding: math.nan for finding in task.findings if finding not in said}
-    answered = {finding for finding, _ in read.answers}
+    answered, masks = {finding for finding, _ in read.answers}, dict(read.masks)
     role = asked[read.item_id, read.reader].role
     for finding, value in said.items():
         yield Label(
@@ -162,4 +162,5 @@ def _labels(
             key=f"{read.key}:{finding}",
             seconds=read.seconds,
             role=role if finding in answered else "reader",  # what is taken back decides nothing
+            mask=masks.get(finding),
         )

@@ -58,8 +58,8 @@ def _table(name: str, key: str, /, **columns: Any) -> Table:
 ledger_migrations = _table("ledger_migrations", "version", name=Text, at=Text)
 meta = _table("meta", "id", kind=Text, findings=Text, at=Text)
 
-items = _table("items", "seq", id=Text, group=Text, split=Text, path=Text, mask=Text, at=Text)
-answers = _table("answers", "seq", item_id=Text, finding=Text, value=Number)
+items = _table("items", "seq", id=Text, group=Text, split=Text, path=Text, at=Text)
+answers = _table("answers", "seq", item_id=Text, finding=Text, value=Number, mask=Text)
 labels = _table(
     "labels",
     "seq",
@@ -72,6 +72,7 @@ labels = _table(
     seconds=Double,
     round=Integer,
     role=Text,
+    mask=Text,
     at=Text,
 )
 assignments = _table(
@@ -94,6 +95,7 @@ hints = _table(
     value=Number,
     score=Number,
     model_id=Text,
+    mask=Text,
     at=Text,
 )
 reads = _table(
@@ -180,6 +182,7 @@ pseudo_labels = _table(
     finding=Text,
     value=Number,
     score=Number,
+    mask=Text,
 )
 models = _table(
     "models",

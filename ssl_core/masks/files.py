@@ -11,6 +11,7 @@ import hashlib
 import io
 import os
 import re
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -43,7 +44,7 @@ def keep(folder: Path, mask: Bools) -> str:
         return digest
     packed = io.BytesIO()
     Image.fromarray(_mask(mask)).save(packed, "PNG")
-    scratch = folder / f".{digest}.{os.getpid()}.tmp"
+    scratch = folder / f".{digest}.{os.getpid()}.{threading.get_ident()}.tmp"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         scratch.write_bytes(packed.getvalue())

@@ -11,6 +11,7 @@ from pydantic import Field
 from ssl_core.config import Count, Share
 from ssl_core.masks.objectives import Supervised, WeakToStrong
 from ssl_core.masks.strong import Strong
+from ssl_core.masks.views import MaskView
 from ssl_core.recipes.stages import LABELS, FitMasks, MaskSettings, Stage
 from ssl_core.training.schedule import NotNegative, Schedule
 
@@ -37,7 +38,7 @@ class FixMatchMasks(MaskSettings):
 def stages(p: FixMatchMasks) -> list[Stage]:
     """One stage: D with its masks, and of D ∪ U a weak view and strong ones."""
     objective = WeakToStrong(p.threshold, p.weight, Supervised(p.loss))
-    views = (p.augmentation, *(p.strong,) * p.strong_views)
+    views: tuple[MaskView, ...] = (p.augmentation, *[p.strong] * p.strong_views)
     return [
         FitMasks(
             "student",

@@ -25,7 +25,7 @@ def _read_off(name: str) -> Strategy:
 def foreground_random(view: PoolView, n: int, rng: np.random.Generator) -> Scores:
     """Random, with two of three that show a predicted finding; see `masks.selection`."""
     shown = _of_masks(view, "foreground_random")["foreground"] > 0
-    return selection.foreground_random(shown.any(axis=1), rng)
+    return selection.foreground_random(np.asarray(shown.any(axis=1)), rng)
 
 
 def foreground_random_reason(

@@ -469,7 +469,7 @@ def test_a_ledger_that_lacks_a_table_is_damaged(trained, tmp_path, capsys):
 def test_a_ledger_of_another_import(trained, tmp_path, capsys):
     root = copied(trained, tmp_path)
     with without_triggers(root) as connection:
-        connection.execute("INSERT INTO items SELECT 999, 'x', \"group\", split, path, mask, at "
+        connection.execute("INSERT INTO items SELECT 999, 'x', \"group\", split, path, at "
                            "FROM items WHERE seq = 1")  # fmt: skip
     connection.close()
     assert "are not of one import" in refusal(capsys, "round", root)

@@ -59,8 +59,8 @@ def test_binary_rows_in_full(read):
     manifest = read(GOOD)
     assert manifest.task == Task("binary", ("sick",))
     assert manifest.rows == (
-        Row(2, "a.png", "p1", (1.0,), None, None),
-        Row(3, "b.png", "p2", (0.0,), None, None),
+        Row(2, "a.png", "p1", (1.0,), None),
+        Row(3, "b.png", "p2", (0.0,), None),
     )
     assert manifest.refusals == ()
 
@@ -123,19 +123,31 @@ def test_other_separator_and_negative_word(read):
     ]
 
 
-def test_mask_alone_is_segmentation_and_no_mask_is_unlabeled(read):
-    text = "file,patient,outline\na.png,1,masks/a.png\nb.png,2,\nc.png,3,nan\n"
-    manifest = read(text, Columns("file", "patient", mask="outline"))
+def test_a_mask_is_present_and_a_blank_cell_unknown(read):
+    text = "file,patient,outline\na.png,1,masks\\a.png\nb.png,2,\nc.png,3,nan\n"
+    manifest = read(text, Columns("file", "patient", masks=("outline",)))
     assert manifest.task == Task("segmentation", ("outline",))
-    assert [row.mask for row in manifest.rows] == ["masks/a.png", None, None]
+    assert [row.masks for row in manifest.rows] == [("masks/a.png",), (None,), (None,)]
     assert labels(manifest) == [[1], [None], [None]]
 
 
-def test_mask_beside_a_label_is_kept(read):
-    text = "file,patient,dx,m\na,1,sick,masks\\a.png\nb,2,well,\n"
-    manifest = read(text, replace(BINARY, mask="m"))
-    assert manifest.task.kind == "binary"
-    assert [row.mask for row in manifest.rows] == ["masks/a.png", None]
+def test_every_mask_column_is_a_finding_of_that_name(read):
+    text = "file,lung,patient,nodule\na,l/a.png,1,n/a.png\nb,l/b.png,2,\nc,,3,\n"
+    manifest = read(text, Columns("file", "patient", masks=("nodule", "lung")))
+    assert manifest.task == Task("segmentation", ("nodule", "lung"))
+    assert [row.masks for row in manifest.rows] == [
+        ("n/a.png", "l/a.png"),
+        (None, "l/b.png"),
+        (None, None),
+    ]
+    assert labels(manifest) == [[1, 1], [None, 1], [None, None]]
+
+
+def test_mask_columns_can_be_renamed_and_their_cells_made_paths(read):
+    columns = Columns("file", "patient", masks=("file",), findings=("lesion",))
+    manifest = read("file,patient\na,1\n", replace(columns, mask_template="masks/{}.png"))
+    assert manifest.task == Task("segmentation", ("lesion",))
+    assert [(row.path, row.masks) for row in manifest.rows] == [("a", ("masks/a.png",))]
 
 
 def test_split_is_passed_on_as_it_is(read):
@@ -279,7 +291,9 @@ def test_missing_column_names_the_closest_and_the_others(refusal):
     message = refusal("file,Patient_ID,dx\na,1,sick\n", replace(BINARY, group="patient_id"))
     assert "no column 'patient_id' (did you mean 'Patient_ID'?)" in message
     assert "'file', 'Patient_ID', 'dx'" in message
-    assert "did you mean" not in refusal("file,patient,dx\na,1,sick\n", replace(BINARY, mask="zz"))
+    assert "did you mean" not in refusal(
+        "file,patient,dx\na,1,sick\n", Columns("file", "patient", masks=("zz",))
+    )
 
 
 def test_repeated_header_matters_only_where_it_is_used(read, refusal):
@@ -364,7 +378,8 @@ def test_paths_that_leave_the_folder_stop_the_import(refusal, path):
     assert "leave the image folder" in message
     assert f"line 4: {path!r}" in message
     masked = GOOD.replace("\n", ",m\n", 1).replace("sick", "sick,").replace("well", f"well,{path}")
-    assert "leave the image folder" in refusal(masked, replace(BINARY, mask="m"))
+    columns = Columns("file", "patient", masks=("m",))
+    assert "leave the image folder" in refusal(masked, columns)
 
 
 def test_a_template_cannot_be_climbed_out_of(refusal):
@@ -467,7 +482,7 @@ def test_ham10000():
 
 
 def test_lungseg():
-    manifest = real("lungseg", Columns("image", "patientid", mask="mask"))
+    manifest = real("lungseg", Columns("image", "patientid", masks=("mask",)))
     assert manifest.task == Task("segmentation", ("mask",))
     assert len(manifest.rows) == 322
-    assert all((DATA / "lungseg" / row.mask).exists() for row in manifest.rows[:20])
+    assert all((DATA / "lungseg" / row.masks[0]).exists() for row in manifest.rows[:20])

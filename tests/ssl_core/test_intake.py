@@ -27,7 +27,7 @@ FRESH = Policy(seed=0)
 def row(line: int, group: str | None = "", label: float = 0.0, **kwargs) -> Row:
     """One row; by default of its own patient."""
     group = f"p{line}" if group == "" else group
-    fields = {"path": f"{line}.png", "labels": (label,), "split": None, "mask": None} | kwargs
+    fields = {"path": f"{line}.png", "labels": (label,), "split": None} | kwargs
     return Row(line=line, group=group, **fields)
 
 
@@ -53,9 +53,10 @@ def by_id(taken) -> dict[str, tuple[Item, list[float]]]:
 
 
 def test_rows_become_items_in_order():
-    taken = intake([row(2, "a", 1.0, mask="m/2.png"), *filler()])
+    taken = intake([row(2, "a", 1.0, masks=("m/2.png",)), *filler(masks=(None,))])
     first = taken.items[0]
-    assert (first.id, first.group, first.path, first.mask) == ("d2", "a", "2.png", "m/2.png")
+    assert (first.id, first.group, first.path) == ("d2", "a", "2.png")
+    assert taken.masks[:2] == (("m/2.png",), (None,))
     assert [item.id for item in taken.items] == ["d2"] + [f"d{100 + i}" for i in range(20)]
     assert taken.labels.shape == (21, 1)
     assert taken.labels[:3, 0].tolist() == [1.0, 0.0, 1.0]
@@ -112,12 +113,14 @@ def test_an_unlabeled_duplicate_merges_into_the_labeled(labels):
 
 
 def test_partial_labels_and_masks_complete_each_other():
-    task = Task("multi_label", ("x", "y"))
-    rows = [row(2, "a", labels=(1.0, NAN)), row(3, "a", labels=(NAN, 0.0), mask="m.png")]
-    rest = [row(r.line, labels=(0.0, 1.0)) for r in filler()]
-    item, label = by_id(intake([*rows, *rest], same=[(2, 3)], task=task))["d2"]
-    assert label == [1.0, 0.0]
-    assert item.mask == "m.png"
+    task = Task("segmentation", ("x", "y"))
+    masks = [("m", None), (None, "n"), ("m", None)]
+    known = [(1.0, NAN), (NAN, 1.0), (1.0, NAN)]
+    rows = [row(2 + i, "a", labels=known[i], masks=masks[i]) for i in range(3)]
+    rest = [row(r.line, labels=(0.0, 1.0), masks=(None, "o")) for r in filler()]
+    taken = intake([*rows, *rest], same=[(2, 3, 4)], task=task)
+    assert by_id(taken)["d2"][1] == [1.0, 1.0]
+    assert taken.masks == (("m", "n"), *[(None, "o")] * len(rest))
 
 
 @pytest.mark.parametrize(
@@ -125,7 +128,7 @@ def test_partial_labels_and_masks_complete_each_other():
     [
         ({"group": "a"}, {"group": "b"}, "two patients"),
         ({"group": "a", "label": 1.0}, {"group": "a", "label": 0.0}, "two labels"),
-        ({"group": "a", "mask": "m"}, {"group": "a", "mask": "n"}, "two masks"),
+        ({"group": "a", "masks": ("m",)}, {"group": "a", "masks": ("n",)}, "two masks"),
     ],
 )
 def test_duplicates_that_disagree_are_all_refused_by_row(first, second, clash):
@@ -364,7 +367,7 @@ def test_refusals_of_the_manifest_come_first_by_line():
 
 def test_segmentation_is_not_scolded_for_lacking_negatives():
     task = Task("segmentation", ("mask",))
-    rows = [row(r.line, label=1.0, mask=f"m/{r.line}.png") for r in filler()]
+    rows = [row(r.line, label=1.0, masks=(f"m/{r.line}.png",)) for r in filler()]
     assert intake(rows, task=task).report.warnings == ()
 
 
@@ -435,6 +438,6 @@ def test_ham10000_multi_class():
 
 
 def test_lungseg_segmentation():
-    taken = take_in(*real("lungseg", Columns("image", "patientid", mask="mask")), ARCHIVE)
+    taken = take_in(*real("lungseg", Columns("image", "patientid", masks=("mask",))), ARCHIVE)
     assert len(taken.items) + taken.report.duplicates + len(taken.report.refused) == 322
-    assert all(item.mask for item in taken.items)
+    assert all(mask.startswith("masks/") for (mask,) in taken.masks)

@@ -116,6 +116,24 @@ def test_a_ledger_of_the_first_release_can_be_read_on_and_not_changed(version_1_
                 connection.execute(text(change))
 
 
+def test_an_older_ledger_s_items_lose_the_path_of_a_mask_that_nobody_opened(version_1_url):
+    place = database.parse(version_1_url)
+    engine = database.connect(place)
+    with engine.begin() as connection:
+        row = "('t3', 'carl', 'vault', '3.png', 'masks/3.png', 'then')"
+        named = 'id, "group", split, path, mask, at'
+        connection.execute(text(f"INSERT INTO items ({named}) VALUES {row}"))
+    engine.dispose()
+    with Ledger.open(version_1_url) as ledger:
+        assert ledger.items("vault") == [Item("t3", "carl", "vault", "3.png")]
+        assert {one.mask for one in ledger.labels()} == {None}
+        with (
+            pytest.raises(DBAPIError, match="items is append-only"),
+            ledger._engine.begin() as connection,
+        ):
+            connection.execute(text("DELETE FROM items"))
+
+
 def look(url: str):
     """Version, names of the migrations, and the columns of every table."""
     engine = database.connect(database.parse(url))
@@ -240,5 +258,5 @@ def test_a_failed_migration_changes_nothing(first_url, later):
 
 def test_migrations_keep_their_names_and_their_order():
     """Ledgers out there have run these: a new one goes to the end, and none is taken away."""
-    held = ["first_tables", "reading_room", "places", "jobs", "model_promotions"]
+    held = ["first_tables", "reading_room", "places", "jobs", "model_promotions", "rereads"]
     assert [step.__name__ for step in TODAY][: len(held)] == held
