@@ -38,8 +38,7 @@ from ssl_core.config import load_config
 from ssl_core.errors import ConfigError, ReadloopError
 from ssl_core.intake import Intake, Policy
 from ssl_core.preflight import check_settings
-from ssl_core.presets import DEFAULT_RECIPE
-from ssl_core.recipes import RECIPES
+from ssl_core.recipes import MASK_RECIPES, RECIPES
 from ssl_core.rounds import abandon_round, run_round
 from ssl_core.simulate import Cell, simulate
 from ssl_core.training.distributed import is_main, join_torchrun
@@ -147,8 +146,11 @@ def init(
         str, typer.Option(help="paper, fast or tiny; else fast with --weights, tiny without.")
     ] = "",
     recipe: Annotated[
-        str, typer.Option(help=f"How rounds train: {', '.join(RECIPES)}.")
-    ] = DEFAULT_RECIPE,
+        str,
+        typer.Option(
+            help=f"How rounds train: {', '.join(RECIPES)}; for masks {', '.join(MASK_RECIPES)}."
+        ),
+    ] = "",
     backbone: Annotated[str, typer.Option(help="Instead of the preset's.")] = "",
     weights: Annotated[
         str, typer.Option(help="none, imagenet or a file, instead of the preset's.")

@@ -21,7 +21,7 @@ from ssl_core.images import ImageStore, looks_grey
 from ssl_core.intake import Intake, Policy, content_digests, take_in
 from ssl_core.masks.imported import keep_masks
 from ssl_core.preflight import check_settings
-from ssl_core.presets import DEFAULT_RECIPE, preset
+from ssl_core.presets import default_recipe, preset
 from ssl_core.progress import Progress, Report, silent
 from ssl_core.records import Answer, Item, Label
 from ssl_core.workspace import CONFIG_FILE, IMAGES_FOLDER, MASKS_FOLDER, one_process
@@ -33,7 +33,8 @@ COLOUR_SAMPLE = 64
 class Settings:
     """What `init` is asked for besides the columns; `overrides` are tables of the configuration.
 
-    `empty_masks` says what an all-empty mask is: a mistake, or that its finding is absent.
+    Without a `recipe` it is the task's own. `empty_masks` says what an all-empty mask is: a
+    mistake, or that its finding is absent.
     """
 
     preset: str
@@ -41,7 +42,7 @@ class Settings:
     fit: Literal["pad", "squash"] = "pad"
     channels: Literal["auto", "1", "3"] = "auto"
     ledger: str = "sqlite"
-    recipe: str = DEFAULT_RECIPE
+    recipe: str = ""
     empty_masks: Literal["refuse", "absent"] = "refuse"
 
 
@@ -67,7 +68,10 @@ def initialise(
         raise WorkspaceError(f"{root} exists already: choose a new folder for the workspace.")
     if not images.is_dir():
         raise WorkspaceError(f"--images {images} is not a folder: give the one of the images.")
-    preset(settings.preset, settings.recipe)  # refused before any work
+    masks = columns.masks or columns.unlabeled == "segmentation"
+    recipe = settings.recipe or default_recipe("segmentation" if masks else "binary")
+    preset(settings.preset, recipe)  # refused before any work
+    settings = replace(settings, recipe=recipe)
     staging = root.with_name(f".{root.name}.unfinished")
     missing = [folder for folder in staging.parents if not folder.exists()]
     try:

@@ -20,6 +20,7 @@ from ssl_core.config import Config, Map, Reading, ledger_url, save_config
 from ssl_core.errors import TrainingError, WorkspaceError
 from ssl_core.evidence import Estimate, PerFinding, Statistic
 from ssl_core.history.ledger import Ledger
+from ssl_core.masks.overlap import average
 from ssl_core.progress import Report, silent
 from ssl_core.records import Answer
 from ssl_core.rounds import run_round, unfinished
@@ -102,7 +103,7 @@ def arm_finished(workspace: Workspace, arm: Arm) -> bool:
 def run_arm(
     workspace: Workspace, room_for: RoomFor, arm: Arm, report: Report = silent
 ) -> Iterator[tuple[Cell, dict[str, PerFinding]]]:
-    """Replay one arm: at each budget its cell, and every stage's AUROC on the vault.
+    """Replay one arm: at each budget its cell, and every stage's AUROC (Dice) on the vault.
 
     Round 1 asks for the first budget; round k + 1 trains on the k-th and asks up to the next. What
     is finished is only read. The AUROCs hold what a paired test needs.
@@ -121,15 +122,18 @@ def run_arm(
                 asked = 0 if last else arm.budgets[number - 1] - budget
                 run_round(own, room, query_size=asked, resume=pending is not None, report=report)
             if budget:
-                cell, auroc = _cell(own, arm, budget, number), _vault_auroc(own, number)
-                _keep_evidence(own.round_folder(number), budget, list(auroc.values())[-1].macro)
-                yield cell, auroc
+                cell, found = _cell(own, arm, budget, number), _vault_evidence(own, number)
+                _keep_evidence(own.round_folder(number), budget, list(found.values())[-1].macro)
+                yield cell, found
     finally:
         own.ledger.close()
 
 
 def vault_scores(workspace: Workspace, number: int) -> dict[str, npt.NDArray[np.float64]]:
-    """What every model of a round gave the vault's items, `(N, C)` by stage, in import order."""
+    """What every model of a round gave the vault's items, `(N, C)` by stage, in import order.
+
+    Probabilities; where masks are drawn, each item's Dice (NaN where nobody drew).
+    """
     path = workspace.round_folder(number) / "vault.npz"
     try:
         with np.load(path, allow_pickle=False) as arrays:
@@ -194,8 +198,15 @@ def _cell(own: Workspace, arm: Arm, budget: int, number: int) -> Cell:
     return Cell(arm.strategy, arm.seed, budget, number, labels, stages, seconds)
 
 
-def _vault_auroc(own: Workspace, number: int) -> dict[str, PerFinding]:
-    """Each stage's AUROC with what a paired test needs; a counted look, the same one each time."""
+def _vault_evidence(own: Workspace, number: int) -> dict[str, PerFinding]:
+    """Each stage's AUROC (Dice of masks) with what a paired test needs.
+
+    A counted look, the same one each time; the Dice of each item was measured in the round.
+    """
+    if own.ledger.task.kind == "segmentation":
+        out = own.ledger.reading.unusable(number)
+        patients = np.array([i.group for i in own.ledger.items("vault") if i.id not in out])
+        return {stage: average(d, patients) for stage, d in vault_scores(own, number).items()}
     student = own.ledger.models(number)[-1][1]
     labels = own.ledger.look_into_vault(number, student.id, "paired comparison of arms")
     vault = part(own.ledger.items("vault"), labels, own.ledger.task.findings, own.images)

@@ -7,10 +7,12 @@ from dataclasses import asdict
 from typing import Any
 
 from ssl_core.errors import ConfigError
-from ssl_core.recipes import RECIPES
+from ssl_core.recipes import MASK_RECIPES, RECIPES
+from ssl_core.records import TaskKind
 from ssl_core.training.augment import MILD
 
 DEFAULT_RECIPE = "teacher_student"
+DEFAULT_MASK_RECIPE = "mean_teacher_masks"
 
 # mobilenet_v2 up to its last stride is frozen, batch norm with it: a step of 32 takes 0.2 s on four
 # CPU cores. Rates and lengths were chosen on a held-out quarter of a train pool, not its vault.
@@ -153,6 +155,65 @@ PRESETS: dict[str, dict[str, Any]] = {
 """By name: images, model, and for each recipe what departs from its own defaults."""
 
 
+_MASK_SELECTION = {"strategy": "foreground_random"}
+_MASKS: dict[str, Any] = {
+    "batch_size": 16,
+    "optimizer": "adamw",
+    "learning_rate": 1e-3,
+    "weight_decay": 1e-4,
+    "rate": "cosine",
+}
+_MASKS_LONG = {**_MASKS, "epochs": 20, "epoch_steps": 20}
+_MASKS_MEAN = {**_MASKS_LONG, "ema": 0.99, "ema_warmup": 2}
+_MASKS_TINY = {**_MASKS, "learning_rate": 3e-3, "epochs": 8, "epoch_steps": 15}
+_MASKS_TINY_MEAN = {**_MASKS_TINY, "ema": 0.95, "ema_warmup": 2}
+
+MASK_PRESETS: dict[str, dict[str, Any]] = {
+    "paper": {
+        "images": {"size": 256},
+        "model": {"backbone": "unet_efficientnet_b0", "weights": "none"},
+        "selection": _MASK_SELECTION,
+        "recipes": {name: {} for name in MASK_RECIPES},
+    },
+    "fast": {
+        "images": {"size": 64},
+        "model": {"backbone": "unet_mobilenet_v2", "weights": "none"},
+        "selection": _MASK_SELECTION,
+        "recipes": {
+            "supervised_masks": {"student": _MASKS_LONG},
+            "mean_teacher_masks": {"student": _MASKS_MEAN, "start": 2.0, "end": 8.0},
+            "fixmatch_masks": {"student": _MASKS_MEAN},
+            "self_training": {
+                "teacher": _MASKS_LONG,
+                "student": _MASKS_LONG,
+                "backbones": [["", ""], ["", ""], [""]],
+            },
+        },
+    },
+    "tiny": {
+        "images": {"size": 64},
+        "model": {"backbone": "small_unet", "weights": "none"},
+        "selection": _MASK_SELECTION,
+        "recipes": {
+            "supervised_masks": {"student": _MASKS_TINY},
+            "mean_teacher_masks": {"student": _MASKS_TINY_MEAN, "start": 1.0, "end": 3.0},
+            "fixmatch_masks": {"student": _MASKS_TINY_MEAN},
+            "self_training": {
+                "teacher": _MASKS_TINY,
+                "student": _MASKS_TINY,
+                "backbones": [["", ""], [""]],
+            },
+        },
+    },
+}
+"""The same for segmentation."""
+
+
+def default_recipe(kind: TaskKind) -> str:
+    """The recipe that a task begins with."""
+    return DEFAULT_MASK_RECIPE if kind == "segmentation" else DEFAULT_RECIPE
+
+
 def preset(name: str, recipe: str = DEFAULT_RECIPE) -> dict[str, Any]:
     """The tables of a preset with one recipe, to be laid under a workspace's own settings.
 
@@ -161,7 +222,7 @@ def preset(name: str, recipe: str = DEFAULT_RECIPE) -> dict[str, Any]:
     """
     if name not in PRESETS:
         raise ConfigError(f"--preset {name!r} is unknown; use one of {sorted(PRESETS)}.")
-    tables = deepcopy(PRESETS[name])
+    tables = deepcopy((MASK_PRESETS if recipe in MASK_RECIPES else PRESETS)[name])
     recipes = tables.pop("recipes")
     if recipe not in recipes:
         raise ConfigError(

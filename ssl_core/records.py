@@ -36,6 +36,11 @@ class Task:
         """Whether exactly one finding holds for an item (softmax rather than sigmoids)."""
         return self.kind == "multi_class"
 
+    @property
+    def metric(self) -> str:
+        """The measurement that curves are drawn of: "auroc", or "dice" where masks are drawn."""
+        return "dice" if self.kind == "segmentation" else "auroc"
+
 
 @dataclass(frozen=True, slots=True)
 class Item:

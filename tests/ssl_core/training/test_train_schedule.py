@@ -300,7 +300,7 @@ def test_gaps_in_validation_do_not_count():
             training=Examples(np.arange(24), np.column_stack([POSITIVE, 1 - POSITIVE])[:24]),
             validation=Examples(np.arange(24, 48), targets),
         )
-    assert 0 <= result.history[0].auroc <= 1
+    assert 0 <= result.history[0].score <= 1
     assert math.isfinite(result.history[0].log_loss)
 
 
