@@ -23,7 +23,8 @@ def append(connection: Connection, task: Task, reads: Iterable[Read], round_numb
     A read whose key is held is passed over, and so is one that takes back, or skips, what was
     said elsewhere or never. An answer to what the same reader answered elsewhere is refused:
     which of the two holds is theirs to say.
-    Raises `LedgerError` for an item that was not put in front of that reader.
+    Raises `LedgerError` for an item that was not put in front of that reader, or a mask that
+    belongs to no answer.
     """
     added, refused = 0, list[Rejection]()
     for chunk in schema.chunks(reads):
@@ -151,6 +152,11 @@ def _labels(
     if before is not None and before.outcome == "read":
         said |= {finding: math.nan for finding in task.findings if finding not in said}
     answered, masks = {finding for finding, _ in read.answers}, dict(read.masks)
+    if stray := masks.keys() - answered:
+        raise LedgerError(
+            f"Read {read.key!r} has a mask of {min(stray)!r}, about which it says nothing; answer "
+            "every finding that was drawn."
+        )
     role = asked[read.item_id, read.reader].role
     for finding, value in said.items():
         yield Label(

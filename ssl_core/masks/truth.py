@@ -66,7 +66,9 @@ class MaskTruth:
         digests = list(dict.fromkeys(d for votes in asked.values() for d in votes if d))
         masks = dict(zip(digests, self.store.at(digests), strict=True))
         for entry, votes in asked.items():
-            if votes:
+            if len(votes) == 1:  # by far the most: a copy
+                out[entry] = masks[votes[0]] if votes[0] else 0.0
+            elif votes:
                 out[entry] = _decided([masks[d] for d in votes if d], len(votes), size)
         return out
 

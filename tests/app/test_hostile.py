@@ -309,7 +309,11 @@ def test_a_round_that_diverges_can_be_given_up(trained, tmp_path, capsys):
 
 
 def test_segmentation_is_imported_and_not_trained(images, tmp_path, capsys):
-    rows = [(f"{i:02d}.png", f"P{i}", f"masks/{i}.png") for i in range(20)]
+    inside = np.zeros((toy.SIZE, toy.SIZE), np.uint8)
+    inside[3:9, 3:9] = 255
+    (images / "masks").mkdir()
+    Image.fromarray(inside).save(images / "masks" / "spot.png")
+    rows = [(f"{i:02d}.png", f"P{i}", "masks/spot.png") for i in range(20)]
     path = write_manifest(tmp_path / "m.csv", rows, "path", "patient", "mask")
     where = ["--images", images, "--manifest", path, "--group-column", "patient", *TINY]
     root = tmp_path / "w"

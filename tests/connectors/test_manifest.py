@@ -21,6 +21,7 @@ NAN = math.nan
 BINARY = Columns("file", "patient", label="dx", positive="sick")
 CLASSES = Columns("file", "patient", label="dx")
 FINDINGS = Columns("file", "patient", findings_column="dx")
+MASKS = Columns("file", "patient", masks=("dx",))
 GOOD = "file,patient,dx\na.png,p1,sick\nb.png,p2,well\n"
 
 
@@ -319,6 +320,15 @@ def test_a_column_without_any_label(refusal, columns):
     assert "'dx' is empty in every row" in refusal("file,patient,dx\na,1,\nb,2,nan\n", columns)
 
 
+def test_no_mask_at_all_is_refused_unless_it_is_said(read, refusal):
+    text = "file,patient,dx\na,1,\nb,2,nan\n"
+    assert "No row names a mask ('dx')" in refusal(text, MASKS)
+    asked = Columns("file", "patient", findings=("lung", "nodule"), unlabeled="segmentation")
+    manifest = read(text, asked)
+    assert manifest.task == Task("segmentation", ("lung", "nodule"))
+    assert labels(manifest) == [[None, None]] * 2
+
+
 def test_too_many_classes_hint_at_the_wrong_column(read, refusal):
     body = "".join(f"{i}.png,p,c{i}\n" for i in range(101))
     assert "101 classes; is it the right column?" in refusal("file,patient,dx\n" + body, CLASSES)
@@ -341,13 +351,21 @@ def test_findings_that_are_not_there(refusal):
         (Columns("file", "patient"), "where the labels are"),
         (replace(BINARY, findings_column="dx"), "choose one"),
         (replace(FINDINGS, positive="x"), "needs a label column"),
-        (replace(BINARY, findings=("a",)), "needs a findings column"),
+        (replace(BINARY, findings=("a",)), "needs a findings or mask column"),
         (replace(FINDINGS, findings=("a", "a")), "repeated"),
         (replace(FINDINGS, findings=("a", "")), "empty"),
         (replace(FINDINGS, findings=("No Finding",)), "also named as a finding"),
         (replace(FINDINGS, separator=""), "separator"),
         (replace(BINARY, path_template="images/x.jpg"), "template"),
-        (replace(BINARY, path_template="{}/{}"), "template"),
+        (replace(BINARY, path_template="{}/{}"), "path template"),
+        (replace(BINARY, mask_template="masks"), "mask template"),
+        (replace(BINARY, masks=("dx",)), "a task of their own"),
+        (replace(FINDINGS, masks=("dx",)), "a task of their own"),
+        (replace(MASKS, masks=("dx", "dx")), "repeated"),
+        (replace(MASKS, masks=("dx", "")), "empty"),
+        (replace(MASKS, findings=("a", "b")), "2 findings were named for 1 mask columns"),
+        (replace(MASKS, unlabeled="segmentation"), "contradict"),
+        (Columns("file", "patient", unlabeled="segmentation"), "0 were given"),
     ],
 )
 def test_options_that_contradict_each_other(read, columns, word):

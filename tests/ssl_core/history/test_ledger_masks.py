@@ -101,11 +101,19 @@ def test_a_reader_draws_and_takes_back(ledger):
     assert same(said(), [("Lung", math.nan, None), ("Nodule", math.nan, None)])
 
 
-def test_a_read_that_lost_its_mask_is_refused(ledger):
+@pytest.mark.parametrize(
+    ("answers", "masks", "message"),
+    [
+        ({"Lung": 1.0}, (), "without a mask"),
+        ({"Lung": 0.0}, (("Lung", ONE),), "has a mask, which belongs to"),
+        ({"Lung": 0.0}, (("Nodule", ONE),), "has a mask of 'Nodule', about which it says nothing"),
+    ],
+)
+def test_a_read_whose_masks_are_not_its_answers_is_refused(ledger, answers, masks, message):
     room = MemoryRoom(["ann"])
     ledger.reading.assign([Assignment("t1", "ann", 1, 0)])
-    room.submit("t1", {"Lung": 1.0})
-    with pytest.raises(LedgerError, match="without a mask"):
+    room.submit("t1", answers, masks=masks)
+    with pytest.raises(LedgerError, match=message):
         ledger.reading.take("memory", next(iter(room.pull(""))))
     assert ledger.labels() == []
     assert ledger.reading.reads() == []
