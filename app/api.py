@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import hmac
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from typing import Annotated, Any
 
 from anyio import CapacityLimiter, to_thread
@@ -68,6 +68,9 @@ REFUSALS = {
 
 log = logging.getLogger("readloop.api")
 
+Serving = Callable[[], Awaitable[Served]]
+"""Gives the model in use, or a refusal while there is none."""
+
 
 def _may(*codes: int) -> dict[int | str, dict[str, Any]]:
     return {c: {"model": answers.Refusal, "description": REFUSALS[c]} for c in codes}
@@ -91,9 +94,23 @@ def create_app(
         check_seconds: how often, at most, the ledger is asked for a newer model.
     """
     keeper = ModelKeeper(ws, choose, check_seconds)
+
+    async def served() -> Served:
+        try:
+            return await to_thread.run_sync(keeper.current)
+        except WorkspaceError as error:
+            raise HTTPException(503, str(error)) from None
+
     one_at_a_time = ThreadPoolExecutor(1, thread_name_prefix="predict")
-    decoders = CapacityLimiter(DECODERS)
-    waiting = 0
+    app = _bare_app(one_at_a_time)
+    _add_health(app, served)
+    _add_predict(app, ws, served, one_at_a_time, max_bytes, token)
+    _add_card(app, ws, token)
+    return app
+
+
+def _bare_app(one_at_a_time: ThreadPoolExecutor) -> FastAPI:
+    """Without a route: its description, and what it makes of faults."""
 
     @asynccontextmanager
     async def life(_: FastAPI) -> AsyncIterator[None]:
@@ -110,17 +127,25 @@ def create_app(
     )
     app.add_middleware(_NoTraceback)
     app.exception_handler(RequestValidationError)(_one_sentence)
+    return app
 
-    async def served() -> Served:
-        try:
-            return await to_thread.run_sync(keeper.current)
-        except WorkspaceError as error:
-            raise HTTPException(503, str(error)) from None
 
+def _add_health(app: FastAPI, served: Serving) -> None:
     @app.get("/health", responses=_may(503), summary="Whether the server can predict")
     async def health() -> answers.Health:
         """The model in use; 503 with a sentence while there is none."""
         return answers.Health(model=(await served()).described)
+
+
+def _add_predict(
+    app: FastAPI,
+    ws: Workspace,
+    served: Serving,
+    one_at_a_time: ThreadPoolExecutor,
+    max_bytes: int,
+    token: str | None,
+) -> None:
+    decoders, places = CapacityLimiter(DECODERS), _Places(MAX_WAITING)
 
     @app.post(
         "/predict",
@@ -137,15 +162,10 @@ def create_app(
         ] = None,
     ) -> answers.Prediction:
         """Probability of each finding, and whether it is present at the operating point."""
-        nonlocal waiting
         if map is not None and map not in ws.ledger.task.findings:
             known = ", ".join(ws.ledger.task.findings)
             raise HTTPException(422, f"`map` is not a finding of this model: use one of {known}.")
-        if waiting >= MAX_WAITING:
-            busy = "The server is busy: try again in a second."
-            raise HTTPException(503, busy, headers={"Retry-After": "1"})
-        waiting += 1
-        try:
+        with places.one():
             model = await served()
             data = await received(request, max_bytes)
             upload = await to_thread.run_sync(decoded, data, limiter=decoders)
@@ -153,9 +173,9 @@ def create_app(
             return await asyncio.get_running_loop().run_in_executor(
                 one_at_a_time, prediction, ws, model, upload, pixels, map
             )
-        finally:
-            waiting -= 1
 
+
+def _add_card(app: FastAPI, ws: Workspace, token: str | None) -> None:
     @app.get(
         "/models/{id}/card",
         dependencies=[Depends(_guard(token))],
@@ -172,7 +192,24 @@ def create_app(
                 503, "The ledger cannot be read: the server's log says why."
             ) from None
 
-    return app
+
+class _Places:
+    """So many requests may be under way at once; of one event loop, so no lock."""
+
+    def __init__(self, most: int) -> None:
+        self._left = most
+
+    @contextmanager
+    def one(self) -> Iterator[None]:
+        """A place until the block ends; 503 where none is left."""
+        if not self._left:
+            busy = "The server is busy: try again in a second."
+            raise HTTPException(503, busy, headers={"Retry-After": "1"})
+        self._left -= 1
+        try:
+            yield
+        finally:
+            self._left += 1
 
 
 def _card(ws: Workspace, model_id: str) -> answers.Card:

@@ -197,12 +197,10 @@ def init(
         allow_shared_groups=allow_shared_patients,
         skip_unreadable=skip_unreadable,
     )
-    model = {k: v for k, v in (("backbone", backbone), ("weights", weights)) if v}
-    # Without weights at hand nothing is fetched: the default works on a closed network.
-    chosen = preset or ("fast" if weights not in ("", "none") else "tiny")
     settings = Settings(
-        preset=chosen,
-        overrides={"model": _absolute(model), "images": {"size": size} if size else {}},
+        # Without weights at hand nothing is fetched: the default works on a closed network.
+        preset=preset or ("fast" if weights not in ("", "none") else "tiny"),
+        overrides=_overrides(backbone, weights, size),
         fit="squash" if squash else "pad",
         channels=channels,
         ledger=ledger,
@@ -211,9 +209,8 @@ def init(
     )
     with show.progress_bars() as report:
         intake = initialise(workspace, images, manifest, columns, policy, settings, report)
-    show.console.print(show.import_table(intake.report))
     _print_import(intake.report)
-    print(f"Made {workspace} (preset {chosen}).{_following(workspace, intake)}")
+    print(f"Made {workspace} (preset {settings.preset}).{_following(workspace, intake)}")
 
 
 def _following(workspace: Path, intake: Intake) -> str:
@@ -235,14 +232,19 @@ def _group(column: str, no_groups: bool) -> str | None:
     return column or None
 
 
-def _absolute(model: dict[str, str]) -> dict[str, str]:
-    weights = model.get("weights", "none")
-    if weights in ("none", "imagenet"):
-        return model
-    return {**model, "weights": str(Path(weights).resolve())}
+def _overrides(backbone: str, weights: str, size: int) -> dict[str, dict[str, Any]]:
+    """What was said instead of the preset's, by table."""
+    if weights not in ("", "none", "imagenet"):
+        weights = str(Path(weights).resolve())
+    model = {"backbone": backbone, "weights": weights}
+    return {
+        "model": {key: value for key, value in model.items() if value},
+        "images": {"size": size} if size else {},
+    }
 
 
 def _print_import(report: Any) -> None:
+    show.console.print(show.import_table(report))
     print(f"{report.rows:,} rows read, {report.duplicates:,} duplicates folded into their item.")
     if report.refused:
         print(f"{len(report.refused):,} rows refused:")

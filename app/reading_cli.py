@@ -177,7 +177,7 @@ def reread(
         float, typer.Option(min=0.5, max=1.0, help="How sure the model is of the opposite.")
     ] = 0.8,
 ) -> None:
-    """Ask other readers again, blind, where readers contradict a confident model."""
+    """Ask again, blind, where readers contradict a confident model: others, or a lone reader."""
     ws = open_workspace(workspace)
     if is_archive(ws):
         raise WorkspaceError(

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from ssl_core import metrics
 from ssl_core.config import Config, Map, Reading, ledger_url, save_config
-from ssl_core.errors import TrainingError, WorkspaceError
+from ssl_core.errors import ConfigError, TrainingError, WorkspaceError
 from ssl_core.evidence import Estimate, PerFinding, Statistic
 from ssl_core.history.ledger import Ledger
 from ssl_core.masks.overlap import average
@@ -58,6 +58,16 @@ class Arm:
     validation: int | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """An arm that lies in a workspace; `steps` names its budgets and validation in one word."""
+
+    strategy: str
+    seed: int
+    steps: str
+    root: Path
+
+
 def arm_config(config: Config, strategy: str, seed: int) -> Config:
     """The configuration of one arm. Raises `ConfigError` for a seed that cannot be used."""
     before_labels = "random" if strategy == "random" else config.selection.cold_start
@@ -79,6 +89,24 @@ def arm_folder(workspace: Workspace, arm: Arm) -> Path:
     name = f"{arm.strategy}-{arm.seed}-{hashlib.sha256(path.encode()).hexdigest()[:8]}"
     digest = arm_config(workspace.config, arm.strategy, arm.seed).digest()
     return workspace.root / "simulations" / digest / name
+
+
+def replayed_arms(workspace: Workspace) -> list[Replayed]:
+    """The arms of this configuration, begun or finished, by the names of their folders."""
+    found = []
+    for path in sorted((workspace.root / "simulations").glob(f"*/*/{CONFIG_FILE}")):
+        name, _, steps = path.parent.name.rpartition("-")
+        strategy, _, seed = name.rpartition("-")
+        if strategy and seed.isdigit() and _same(workspace, strategy, int(seed), path):
+            found.append(Replayed(strategy, int(seed), steps, path.parent))
+    return found
+
+
+def _same(workspace: Workspace, strategy: str, seed: int, path: Path) -> bool:
+    try:
+        return arm_config(workspace.config, strategy, seed).digest() == path.parent.parent.name
+    except ConfigError:  # a folder that somebody named
+        return False
 
 
 def open_arm(workspace: Workspace, arm: Arm) -> Workspace:

@@ -19,6 +19,15 @@ PromotionKind = Literal["promotion", "override", "rollback"]
 CONTROL = "control"
 """What the shadow control is measured as; its own stages and models are named "control …"."""
 
+AGAIN = " (again)"
+"""Ends the name of a desk at which a reader reads, blind, what they have answered before. No name
+in a configuration can end so."""
+
+
+def person(reader: str) -> str:
+    """Who sits at a desk: a reader, also where they read again."""
+    return reader.removesuffix(AGAIN)
+
 
 @dataclass(frozen=True, slots=True)
 class Task:
@@ -101,6 +110,8 @@ class Assignment:
 @dataclass(frozen=True, slots=True)
 class Reread:
     """An item that others have answered, in front of one reader more.
+
+    Where nobody else reads, in front of the same once more, at a desk of its own (`AGAIN`).
 
     A contradiction is an item whose `value` of a `finding`, as it held when this was drawn, a
     confident model denies; its control is like it but for that, and has the same `pair`. `round`

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from itertools import pairwise
+from itertools import pairwise, product
 from typing import Any
 
 import numpy as np
@@ -100,6 +100,31 @@ def simulate(
             one of them or the validation cannot be used. Nothing was trained.
         TrainingError: the labels of a budget cannot train a model.
     """
+    _refuse_what_cannot_be_replayed(workspace)
+    steps = resolve_budgets(budgets, len(workspace.ledger.items("train")))
+    if validation is not None and validation < 1:
+        raise ConfigError(f"validation = {validation}: label 1 item or more, or all (None).")
+    names = list(dict.fromkeys([*strategies, *([control] if control else [])]))
+    seeds = list(dict.fromkeys(seeds))
+    _check_arms(workspace, names, seeds)
+    recipe = plan(workspace.config.recipe)
+    student = recipe.fits[-1].name
+    cells: list[Cell] = []
+    evidence: dict[tuple[str, int, int], PerFinding] = {}
+    for seed, strategy in product(seeds, names):
+        arm = Arm(strategy, seed, tuple(steps), validation)
+        for cell, auroc in run_arm(workspace, room_for, arm, report):
+            cells.append(cell)
+            evidence[strategy, seed, cell.budget] = auroc[student]
+            on_cell(cell)
+    rows = [
+        _row(cells, evidence, strategy, budget, seeds, control)
+        for budget, strategy in product(steps, names)
+    ]
+    return Simulation(recipe.name, control, workspace.config.digest(), cells, rows)
+
+
+def _refuse_what_cannot_be_replayed(workspace: Workspace) -> None:
     check_task(workspace.ledger.task, workspace.config)
     if not workspace.ledger.has_answers():
         raise WorkspaceError(
@@ -111,11 +136,9 @@ def simulate(
             f"{workspace.root} has no vault, so nothing could be compared: make the workspace with "
             "a --vault above 0."
         )
-    steps = resolve_budgets(budgets, len(workspace.ledger.items("train")))
-    if validation is not None and validation < 1:
-        raise ConfigError(f"validation = {validation}: label 1 item or more, or all (None).")
-    names = list(dict.fromkeys([*strategies, *([control] if control else [])]))
-    seeds = list(dict.fromkeys(seeds))
+
+
+def _check_arms(workspace: Workspace, names: Sequence[str], seeds: Sequence[int]) -> None:
     if not names or not seeds:
         raise ConfigError("There is nothing to simulate: give at least one strategy and one seed.")
     for strategy in names:
@@ -123,23 +146,6 @@ def simulate(
         check_settings(settings, len(workspace.ledger.task.findings))
     for seed in seeds:
         arm_config(workspace.config, names[0], seed)
-    recipe = plan(workspace.config.recipe)
-    student = recipe.fits[-1].name
-    cells: list[Cell] = []
-    evidence: dict[tuple[str, int, int], PerFinding] = {}
-    for seed in seeds:
-        for strategy in names:
-            arm = Arm(strategy, seed, tuple(steps), validation)
-            for cell, auroc in run_arm(workspace, room_for, arm, report):
-                cells.append(cell)
-                evidence[strategy, seed, cell.budget] = auroc[student]
-                on_cell(cell)
-    rows = [
-        _row(cells, evidence, strategy, budget, seeds, control)
-        for budget in steps
-        for strategy in names
-    ]
-    return Simulation(recipe.name, control, workspace.config.digest(), cells, rows)
 
 
 def resolve_budgets(budgets: Sequence[int | str], pool: int) -> list[int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -89,6 +90,12 @@ def opened(root: Path) -> tuple[Workspace, ArchiveRoom]:
     """The workspace, and the room of its simulated reader."""
     workspace = open_workspace(root)
     return workspace, ArchiveRoom(workspace.ledger.answers)
+
+
+def copied(source: Path, target: Path) -> Path:
+    """A workspace with the same past, to go on from."""
+    subprocess.run(["cp", "-r", source, target], check=True)
+    return target
 
 
 def history(root: Path) -> dict[str, list[tuple]]:

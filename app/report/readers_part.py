@@ -10,8 +10,10 @@ from app.report.scene import UNKNOWN, Scene, percent, readers_of
 from app.rooms import is_archive
 from ssl_core.auditing.pool_reads import weigher
 from ssl_core.evidence import Estimate
+from ssl_core.readers import reread_result
 from ssl_core.readers.agreement import Agreement, Pace, agreement, pace
 from ssl_core.readers.reader_evidence import ReaderEvidence, fair_reads, reader_evidence
+from ssl_core.readers.reread_result import RereadResult
 
 TITLE = "Readers"
 
@@ -165,19 +167,30 @@ def _points(found: Estimate) -> str:
 
 def _rereads(found: ReaderEvidence) -> list[Part]:
     result = found.rereads
-    if not result.contradiction.asked and not result.control.asked:
-        return []
     rows = tuple(
         (
             name,
             *(f"{n:,}" for n in (part.asked, part.read, part.changed, part.unsure)),
             percent(part.share),
         )
-        for name, part in (("contradictions", result.contradiction), ("control", result.control))
+        for name, part in _reread_parts(result)
     )
+    if not rows:
+        return []
     caption = (
         "Re-reads: answers that the model denies with confidence, and a control of like cases that "
-        "it does not deny, read again blind by somebody else."
+        "it does not deny, read again blind by somebody else, or (own) by the reader who had "
+        "answered."
     )
     head = ("re-read", "asked", "read", "changed", "could not tell", "share changed [95 %]")
     return [Table(head, rows, caption)]
+
+
+def _reread_parts(result: RereadResult) -> list[tuple[str, reread_result.Part]]:
+    found = [(result, ""), *([(result.own, ", own")] if result.own else [])]
+    return [
+        row
+        for one, whose in found
+        if one.contradiction.asked
+        for row in ((f"contradictions{whose}", one.contradiction), (f"control{whose}", one.control))
+    ]

@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields
 from ssl_core.claims.curve import Curve, label_cost
 from ssl_core.errors import WorkspaceError
 from ssl_core.evidence import Estimate
-from ssl_core.records import Model
+from ssl_core.records import Model, person
 from ssl_core.training.models import Classifier
 from ssl_core.workspace import Workspace
 
@@ -40,15 +40,16 @@ class People:
 
     shown: dict[str, str]
 
-    def name(self, person: str) -> str:
-        """How a person is called in the report."""
-        return self.shown.get(person, person)
+    def name(self, reader: str) -> str:
+        """How a reader is called in the report, also where they read again."""
+        who = person(reader)
+        return self.shown.get(who, who) + reader.removeprefix(who)
 
     def clean(self, text: str) -> str:
         """What somebody typed, with every known name replaced."""
         if not self.shown:
             return text
-        known = {person.casefold(): shown for person, shown in self.shown.items()}
+        known = {one.casefold(): shown for one, shown in self.shown.items()}
         names = "|".join(re.escape(p) for p in sorted(self.shown, key=len, reverse=True))
         pattern = rf"(?<!\w)(?:{names})(?!\w)"
         return re.sub(pattern, lambda m: known[m[0].casefold()], text, flags=re.IGNORECASE)
@@ -76,7 +77,8 @@ def readers_of(ws: Workspace) -> set[str]:
     log, chosen = ws.ledger.reading, ws.config.reading
     found = {read.reader for read in log.reads()} | {one.reader for one in log.assignments()}
     found |= {label.reader for label in ws.ledger.labels() if label.source != "import"}
-    return (found | {*chosen.readers, chosen.adjudicator}) - NOT_PEOPLE - {""}
+    found |= {*chosen.readers, chosen.adjudicator}
+    return {person(reader) for reader in found} - NOT_PEOPLE - {""}
 
 
 def _pseudonyms(ws: Workspace) -> dict[str, str]:

@@ -70,8 +70,13 @@ def second_reads(ws: Workspace, _desk: object) -> None:
     st.markdown(shell.said(found["second_read"]["sentence"]))
     st.markdown(shell.said(found["rereads"]["sentence"]))
     result = found["rereads"]
-    parts = [("contradictions", result["contradiction"]), ("control", result["control"])]
-    if not result["contradiction"]["asked"]:
+    parts = [
+        (f"{name}{whose}", one[part])
+        for one, whose in ((result, ""), (result["own"], ", by the same reader"))
+        if one and one["contradiction"]["asked"]
+        for name, part in (("contradictions", "contradiction"), ("control", "control"))
+    ]
+    if not parts:
         st.code(f"readloop reread {ws.root}", language="sh")
         return
     _intervals(
@@ -88,8 +93,9 @@ def second_reads(ws: Workspace, _desk: object) -> None:
     st.dataframe(pd.DataFrame(rows), hide_index=True, column_config=form)
     st.caption(
         "A contradiction is an answer that the model denies with confidence. Each goes, blind, to "
-        "a reader who has not seen the case, beside a case with the same answer that the model "
-        "does not deny. What they say is one vote more; an even vote waits for the adjudicator."
+        "a reader who has not seen the case (to a lone reader again, who may remember it), beside "
+        "a case with the same answer that the model does not deny. What they say is one vote more; "
+        "an even vote waits for the adjudicator."
     )
 
 

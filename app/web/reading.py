@@ -26,7 +26,7 @@ from ssl_core.readers import reading
 from ssl_core.readers.agreement import pace
 from ssl_core.readers.assignment import DONE, skipped_by_all
 from ssl_core.readers.reading import panel_in
-from ssl_core.records import Assignment, HeldRead, Selection
+from ssl_core.records import AGAIN, Assignment, HeldRead, Selection
 from ssl_core.workspace import Workspace
 
 PAGE = 24  # thumbnails at a time
@@ -120,9 +120,11 @@ def _readers(ws: Workspace, desk: Desk) -> None:
     if fault:
         st.warning(shell.said(fault), icon=":material/cloud_off:")
     panel, paces = panel_in(ws.config), _paces(ws, shell.version(ws))
-    for reader in (*panel.readers, *([panel.adjudicator] if panel.adjudicator else [])):
-        name, bar, speed, go = st.columns([2, 5, 2, 2], vertical_alignment="center")
+    for reader in panel.desks:
         done, of = desk.of(reader)
+        if reader.endswith(AGAIN) and not of:
+            continue
+        name, bar, speed, go = st.columns([2, 5, 2, 2], vertical_alignment="center")
         role = " · adjudicator" if reader == panel.adjudicator else ""
         name.markdown(f"**{shell.plain(reader)}**{role}")
         bar.progress(done / of if of else 0.0, text=f"{done:,} of {of:,} own cases read")

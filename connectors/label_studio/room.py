@@ -16,7 +16,7 @@ from connectors.label_studio.answers import Desk, answers
 from connectors.label_studio.client import Client, Refused
 from connectors.label_studio.page import hint_result, label_config, unasked_findings
 from connectors.label_studio.tasks import arrange
-from ssl_core.records import Assignment, Hint, Pulled, Rejection, Task
+from ssl_core.records import AGAIN, Assignment, Hint, Pulled, Rejection, Task, person
 
 # A change counts from when it was made, but is seen when it is committed: look back a little.
 MARGIN = timedelta(seconds=60)
@@ -124,7 +124,7 @@ class LabelStudioRoom:
         self._pulled.add(project.id)
         if projects.offered(project.label_config) != projects.offered(self._page):
             yield Pulled((), (_edited(project),))
-        strangers = {i: other for i, other in others.items() if other != project.reader}
+        strangers = {i: other for i, other in others.items() if other != person(project.reader)}
         desk = Desk(
             project.id,
             project.reader,
@@ -149,7 +149,7 @@ class LabelStudioRoom:
         found = projects.find_projects(self._client, self._workspace)
         return [
             Place(reader, found[reader].id, self._link(found[reader].id))
-            for reader in self._members
+            for reader in (*self._members, *(reader + AGAIN for reader in self.readers))
             if reader in found
         ]
 

@@ -12,12 +12,11 @@ import json
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
-from ssl_core.arms import arm_config
+from ssl_core.arms import Replayed, arm_config, replayed_arms
 from ssl_core.claims.cost import Spent, spent
-from ssl_core.config import ledger_url, load_config
+from ssl_core.config import ledger_url
 from ssl_core.errors import ReadloopError
 from ssl_core.evidence import Estimate, mean_of_shares
 from ssl_core.history.ledger import Ledger
@@ -202,9 +201,7 @@ def _estimate(m: Measurement) -> Estimate:
 
 @dataclass(frozen=True, slots=True)
 class _Cell:
-    strategy: str
-    seed: int
-    path: str
+    arm: Replayed
     labels: int
     round: int
     stage: str
@@ -218,11 +215,12 @@ def _replayed(ws: Workspace) -> list[Line]:
     Arms that were asked in other steps are other runs: of each strategy those steps are taken
     that have most cells, and of equals the first by name.
     """
-    cells = [cell for folder in _arms(ws) for cell in _cells(folder)]
+    cells = [cell for arm in replayed_arms(ws) for cell in _cells(ws, arm)]
     roles = _roles(ws.config.model_dump())
     lines: list[Line] = []
-    for strategy in sorted({c.strategy for c in cells}, key=lambda name: (name == CONTROL, name)):
-        mine = _one_path([c for c in cells if c.strategy == strategy])
+    names = {c.arm.strategy for c in cells}
+    for strategy in sorted(names, key=lambda name: (name == CONTROL, name)):
+        mine = _one_path([c for c in cells if c.arm.strategy == strategy])
         for stage, finding in dict.fromkeys((c.stage, c.finding) for c in mine):
             role = roles.get(stage, "intermediate")
             if strategy == CONTROL and role == "student":
@@ -232,43 +230,24 @@ def _replayed(ws: Workspace) -> list[Line]:
     return lines
 
 
-def _arms(ws: Workspace) -> list[Path]:
-    """Folders of arms that differ from the workspace in strategy and seed alone."""
-    found = []
-    for path in sorted((ws.root / "simulations").glob(f"*/*/{CONFIG_FILE}")):
-        try:
-            config = load_config(path)
-            same = arm_config(ws.config, config.selection.strategy, config.seed)
-        except ReadloopError:
-            continue  # an arm of another release
-        if config.digest() == same.digest():
-            found.append(path.parent)
-    return found
-
-
-def _cells(folder: Path) -> list[_Cell]:
-    config = load_config(folder / CONFIG_FILE)
-    with Ledger.open(ledger_url(config, folder)) as ledger:
+def _cells(ws: Workspace, arm: Replayed) -> list[_Cell]:
+    config = arm_config(ws.config, arm.strategy, arm.seed)
+    with Ledger.open(ledger_url(config, arm.root)) as ledger:
         measured = _measured(ledger)
         labels = {n: ledger.label_counts(n)["train"] for n in {n for n, _ in measured}}
-    path = folder.name.rpartition("-")[2]
-    strategy, seed = config.selection.strategy, config.seed
-    return [
-        _Cell(strategy, seed, path, labels[n], n, m.stage, m.finding, _estimate(m))
-        for n, m in measured
-    ]
+    return [_Cell(arm, labels[n], n, m.stage, m.finding, _estimate(m)) for n, m in measured]
 
 
 def _one_path(cells: Sequence[_Cell]) -> list[_Cell]:
-    paths = sorted({c.path for c in cells})
-    most = max(paths, key=lambda path: sum(c.path == path for c in cells), default="")
-    return [c for c in cells if c.path == most]
+    paths = sorted({c.arm.steps for c in cells})
+    most = max(paths, key=lambda path: sum(c.arm.steps == path for c in cells), default="")
+    return [c for c in cells if c.arm.steps == most]
 
 
 def _mean_line(cells: Sequence[_Cell], role: Role) -> Line:
     """One point a round: every seed's arm asks for the same budgets in the same rounds."""
     points = []
-    seeds = len({c.seed for c in cells})
+    seeds = len({c.arm.seed for c in cells})
     for number in sorted({c.round for c in cells}):
         here = [c for c in cells if c.round == number]
         if len(here) < seeds:
@@ -276,8 +255,8 @@ def _mean_line(cells: Sequence[_Cell], role: Role) -> Line:
         labels = round(sum(c.labels for c in here) / len(here))
         own = here[0].auroc if len(here) == 1 else mean_of_shares([c.auroc.value for c in here])
         points.append(Point(number, labels, None, None, own))
-    first = cells[0]
-    return Line("replay", first.strategy, first.stage, role, first.finding, seeds, tuple(points))
+    stage, finding, strategy = cells[0].stage, cells[0].finding, cells[0].arm.strategy
+    return Line("replay", strategy, stage, role, finding, seeds, tuple(points))
 
 
 def reach(budgets: Sequence[float], values: Sequence[float], target: float) -> float:

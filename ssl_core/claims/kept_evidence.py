@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ssl_core.arms import EVIDENCE_FILE, Arm, arm_config, arm_folder
+from ssl_core.arms import EVIDENCE_FILE, Arm, arm_folder, replayed_arms
 from ssl_core.claims.savings import Paths, paths
 from ssl_core.evidence import Estimate, Statistic
 from ssl_core.workspace import Workspace
@@ -55,11 +55,8 @@ def pairs(ws: Workspace, control: str = "random") -> list[Pair]:
     strategy and its control have not both finished are left out.
     """
     arms: dict[tuple[str, str], dict[int, Path]] = {}
-    for root in sorted((ws.root / "simulations").glob("*/*")):
-        name, _, steps = root.name.rpartition("-")
-        strategy, _, seed = name.rpartition("-")
-        if strategy and seed.isdigit() and _same(ws, strategy, int(seed), root):
-            arms.setdefault((strategy, steps), {})[int(seed)] = root
+    for one in replayed_arms(ws):
+        arms.setdefault((one.strategy, one.steps), {})[one.seed] = one.root
     found = []
     for strategy in sorted({name for name, _ in arms} - {control}):
         ours = [
@@ -86,10 +83,6 @@ def _pair(
         for name, side in zip((strategy, control), sides, strict=True)
     ]
     return Pair(both[0], both[1], tuple(seeds), tuple(ours[seed] for seed in seeds))
-
-
-def _same(ws: Workspace, strategy: str, seed: int, root: Path) -> bool:
-    return arm_config(ws.config, strategy, seed).digest() == root.parent.name
 
 
 def _rounds(root: Path) -> list[tuple[int, Statistic]]:

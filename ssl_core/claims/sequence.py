@@ -23,8 +23,10 @@ from ssl_core.evidence import Difference, Floats
 ALPHA = 0.05
 FIRST = 4  # looks before anything is said: fewer say too little of luck
 # Standard deviations of an AUROC difference that luck may have: of the labels that were drawn (as
-# at the first look; it shrinks and stays nested, as the labels do), and of each training.
+# at the first look, or at `_MANY` labels where that has fewer: a dozen labels are up to .08 of
+# luck; it shrinks and stays nested, as the labels do), and of each training.
 _LUCK = (0.002, 0.005, 0.01, 0.02, 0.04)
+_MANY = 50.0
 _SHARED = (0.5, 1.0)  # correlation of the looks' luck with their test cases, which are the same
 
 
@@ -73,7 +75,7 @@ def _luck(looks: Sequence[Look], d: Floats) -> tuple[Floats, Floats]:
     """
     n = np.array([x.labels for x in looks])
     e = np.array([x.error for x in looks])
-    nested = n.min() / np.maximum.outer(n, n)
+    nested = max(float(n.min()), _MANY) / np.maximum.outer(n, n)
     eye, ones = np.eye(len(n)), np.ones(len(n))
     cases = [np.outer(e, e) * (s + (1 - s) * eye) for s in _SHARED]
     every = np.array(

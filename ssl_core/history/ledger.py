@@ -15,10 +15,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from sqlalchemy import URL, Connection, Engine, Select, Table, func, insert, select
+from sqlalchemy import URL, Connection, Engine, Select, func, insert, select
 
 from ssl_core.errors import LedgerError
-from ssl_core.history import database, label_events, migrations, round_events, schema
+from ssl_core.history import database, label_events, migrations, round_events, schema, stage_events
 from ssl_core.history.read_log import ReadLog
 from ssl_core.jobs import JobLog
 from ssl_core.records import (
@@ -306,27 +306,14 @@ class Ledger:
         Returns False, with nothing written, when the round has a stage of this name already (a
         run that was killed and resumed). Raises `LedgerError` if the round is not open.
         """
-        table, parent = schema.stages, {"round": stage.round, "added_by": stage.name}
-        same = (table.c.round == stage.round) & (table.c.name == stage.name)
+        made = models, selections, pseudo_labels, measurements
         with self._writing() as connection:
-            if connection.scalar(select(table.c.seq).where(same)) is not None:
-                return False
-            round_events.refuse_closed(connection, stage.round)
-            schema.append(connection, table, [stage], at=schema.now())
-            for made, records in (
-                (schema.models, models),
-                (schema.selections, selections),
-                (schema.pseudo_labels, pseudo_labels),
-                (schema.measurements, measurements),
-            ):
-                schema.append(connection, made, records, **parent)
-        return True
+            return stage_events.append(connection, stage, *made)
 
     def stages(self, round_number: int) -> list[Stage]:
         """The round's finished stages, by position."""
-        table = schema.stages
-        query = schema.select_records(table, Stage).where(table.c.round == round_number)
-        return self._fetch(Stage, query.order_by(table.c.position, table.c.seq))
+        query = stage_events.of_round(schema.stages, Stage, round_number)
+        return self._fetch(Stage, query.order_by(schema.stages.c.position, schema.stages.c.seq))
 
     def models(
         self, round_number: int | None = None, *, control: bool = False
@@ -335,26 +322,24 @@ class Ledger:
 
         Those of its shadow control, which nobody is to use, are among them with `control` alone.
         """
-        made = self._made(schema.models, Model, round_number)
+        with self._reading() as connection:
+            made = stage_events.made(connection, schema.models, Model, round_number)
         return [one for one in made if control or not one[1].stage.startswith(f"{CONTROL} ")]
 
     def measurements(self, round_number: int | None = None) -> list[tuple[int, Measurement]]:
         """What a round measured (None: every round), with its number, oldest first."""
-        return self._made(schema.measurements, Measurement, round_number)
+        with self._reading() as connection:
+            return stage_events.made(connection, schema.measurements, Measurement, round_number)
 
     def selections(self, round_number: int) -> list[Selection]:
         """What the round asked for, by rank."""
-        table = schema.selections
-        query = schema.select_records(table, Selection).where(table.c.round == round_number)
-        return self._fetch(Selection, query.order_by(table.c.rank))
+        query = stage_events.of_round(schema.selections, Selection, round_number)
+        return self._fetch(Selection, query.order_by(schema.selections.c.rank))
 
     def selected(self, before_round: int | None = None) -> list[tuple[int, Selection]]:
         """What the rounds before this one asked for (None: all), by round and rank."""
-        table = schema.selections
-        query = schema.select_records(table, Selection, "round")
-        if before_round is not None:
-            query = query.where(table.c.round < before_round)
-        return self._fetch_numbered(Selection, query.order_by(table.c.round, table.c.rank))
+        with self._reading() as connection:
+            return stage_events.selected(connection, before_round)
 
     def pseudo_labels(
         self,
@@ -367,14 +352,7 @@ class Ledger:
         With `item_ids`, those of these items alone. Those of the round's shadow control are given
         by the name of their stage alone.
         """
-        table = schema.pseudo_labels
-        query = schema.select_records(table, PseudoLabel).where(table.c.round == round_number)
-        shadow = table.c.added_by.startswith(f"{CONTROL} ")
-        query = query.where(~shadow if stage is None else table.c.added_by == stage)
-        query = query.order_by(table.c.seq)
-        if item_ids is None:
-            return self._fetch(PseudoLabel, query)
-        parts = (query.where(table.c.item_id.in_(chunk)) for chunk in schema.chunks(item_ids))
+        parts = stage_events.pseudo_labels(round_number, stage, item_ids)
         return [row for part in parts for row in self._fetch(PseudoLabel, part)]
 
     # Which model is in use
@@ -423,16 +401,6 @@ class Ledger:
     def _fetch(self, record: type[R], query: Select[Any]) -> list[R]:
         with self._reading() as connection:
             return schema.fetch(connection, record, query)
-
-    def _fetch_numbered(self, record: type[R], query: Select[Any]) -> list[tuple[int, R]]:
-        with self._reading() as connection:
-            return [(row[0], record(*row[1:])) for row in connection.execute(query)]
-
-    def _made(self, table: Table, record: type[R], round_number: int | None) -> list[tuple[int, R]]:
-        query = schema.select_records(table, record, "round").order_by(table.c.seq)
-        if round_number is not None:
-            query = query.where(table.c.round == round_number)
-        return self._fetch_numbered(record, query)
 
 
 def _refuse_used(connection: Connection, place: URL) -> None:

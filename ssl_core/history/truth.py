@@ -5,6 +5,7 @@ The rule, entry by entry (an item and a finding):
 1. An adjudicator who read the item decides, "cannot tell" included.
 2. Otherwise the readers vote; "cannot tell" is no vote. Present or absent holds when more readers
    said so than said the opposite.
+   A reader who read again has one vote: none, where the two reads contradict each other.
 3. An even vote is unknown until an adjudicator reads it: unknown gives no loss (design, rule 4).
 4. Where no reader answered, an imported label holds.
 """
@@ -12,12 +13,12 @@ The rule, entry by entry (an item and a finding):
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
-from ssl_core.records import HeldRead, Label
+from ssl_core.records import AGAIN, HeldRead, Label, person
 
 
 def label_matrix(
@@ -33,7 +34,7 @@ def label_matrix(
     shape = (len(ids), len(findings))
     votes, voters = np.zeros(shape), np.zeros(shape, dtype=bool)
     truth, decided = np.full(shape, np.nan), np.zeros(shape, dtype=bool)
-    for label in labels:
+    for label in _one_vote_each(labels):
         if label.item_id not in row:
             continue
         entry = row[label.item_id], column[label.finding]
@@ -47,6 +48,23 @@ def label_matrix(
     voted = voters & ~decided
     truth[voted] = np.where(votes > 0, 1.0, np.where(votes < 0, 0.0, np.nan))[voted]
     return truth
+
+
+def _one_vote_each(labels: Iterable[Label]) -> Iterator[Label]:
+    """The labels, less second answers that repeat the same person's first."""
+    labels = list(labels)
+    again = {(x.item_id, x.finding, person(x.reader)) for x in labels if x.reader.endswith(AGAIN)}
+    if not again:
+        yield from labels
+        return
+    said: set[tuple[str, str, str, float]] = set()
+    for label in labels:
+        who = label.item_id, label.finding, person(label.reader)
+        if who in again and label.source != "import" and label.role == "reader":
+            if (*who, label.value) in said:
+                continue
+            said.add((*who, label.value))
+        yield label
 
 
 def unusable_items(reads: Iterable[HeldRead]) -> set[str]:

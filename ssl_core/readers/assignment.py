@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ssl_core.records import Assignment, HeldRead
+from ssl_core.records import AGAIN, Assignment, HeldRead
 
 SPAN = 10_000_000
 """Priorities that a round takes up: newer rounds come first, whatever was asked before."""
@@ -31,6 +31,12 @@ class Panel:
     overlap_share: float = 0.0
     backup: bool = True
     hints: bool = False
+
+    @property
+    def desks(self) -> tuple[str, ...]:
+        """Everybody who may be asked: readers, the adjudicator, and readers who read again."""
+        chief = (self.adjudicator,) if self.adjudicator else ()
+        return (*self.readers, *chief, *(reader + AGAIN for reader in self.readers))
 
 
 def deal(
@@ -110,7 +116,7 @@ def open_assignments(
     are in the panel or did read it (one at the least), and for a reader who read or skipped it.
     """
     assignments, outcome = list(assignments), _outcomes(reads)
-    members = {*panel.readers, panel.adjudicator}
+    members = {*panel.desks}
     done, needed = _votes(assignments, outcome, members)
     present = [
         a for a in assignments if a.reader in members and (a.item_id, a.reader) not in outcome
@@ -127,20 +133,32 @@ def others(
     """Who may read an item once more, for each item that was read by just as many as were to.
 
     Readers of the panel who did not see it, nor may have seen a hint on it; where there is none,
-    the adjudicator. Items that an adjudicator was asked about are left out.
+    the adjudicator; where the panel is one reader alone, who read it without a hint, that reader
+    at the desk `AGAIN`. Items that an adjudicator was asked about are left out.
     """
     assignments, outcome = list(assignments), _outcomes(reads)
-    members = {*panel.readers, panel.adjudicator}
-    done, needed = _votes(assignments, outcome, members)
+    done, needed = _votes(assignments, outcome, {*panel.desks})
     settled = {a.item_id for a in assignments if a.role == "adjudicator"}
-    barred = {*outcome} | {(a.item_id, a.reader) for a in assignments if a.hinted}
+    hinted = {(a.item_id, a.reader) for a in assignments if a.hinted}
+    barred = {*outcome} | hinted
+    alone = panel.readers if len(panel.readers) == 1 else ()
     found: dict[str, list[str]] = {}
     for item_id, votes in done.items():
         if item_id not in settled and votes == needed[item_id] > 0:
             free = [r for r in panel.readers if (item_id, r) not in barred]
             chief = [panel.adjudicator] if panel.adjudicator else []
-            found[item_id] = free or chief
+            own = [r + AGAIN for r in alone if _read_blind(item_id, r, outcome, hinted)]
+            found[item_id] = free or chief or own
     return {item_id: readers for item_id, readers in found.items() if readers}
+
+
+def _read_blind(
+    item_id: str,
+    reader: str,
+    outcome: Mapping[tuple[str, str], str],
+    hinted: Collection[tuple[str, str]],
+) -> bool:
+    return outcome.get((item_id, reader)) in DONE and (item_id, reader) not in hinted
 
 
 def _outcomes(reads: Iterable[HeldRead]) -> dict[tuple[str, str], str]:
@@ -182,7 +200,7 @@ def skipped_by_all(
     assignments: Iterable[Assignment], reads: Iterable[HeldRead], panel: Panel
 ) -> list[str]:
     """The items that everybody who was asked skipped, in order of asking: nobody will read them."""
-    outcome, members = _outcomes(reads), {*panel.readers, panel.adjudicator}
+    outcome, members = _outcomes(reads), {*panel.desks}
     of_item: dict[str, set[str | None]] = {}
     for a in assignments:
         if a.reader in members or (a.item_id, a.reader) in outcome:

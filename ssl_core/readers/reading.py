@@ -28,7 +28,7 @@ from ssl_core.readers.assignment import (
     open_assignments,
 )
 from ssl_core.readers.hints import hints_for
-from ssl_core.records import Hint, Pulled, Rejection, Selection
+from ssl_core.records import AGAIN, Hint, Pulled, Rejection, Selection
 from ssl_core.source import ReadingRoom
 from ssl_core.training.seeds import derived_seed
 from ssl_core.workspace import Workspace
@@ -162,8 +162,8 @@ def _show(workspace: Workspace, room: ReadingRoom) -> dict[str, int]:
     log, panel = workspace.ledger.reading, panel_of(workspace.config, room)
     still = near(open_assignments(log.assignments(), log.reads(), panel), BACKUPS)
     room.queue(still, log.hints())
-    readers = [*panel.readers, *([panel.adjudicator] if panel.adjudicator else [])]
-    return {reader: sum(a.reader == reader for a in still) for reader in readers}
+    waiting = {reader: sum(a.reader == reader for a in still) for reader in panel.desks}
+    return {r: n for r, n in waiting.items() if n or not r.endswith(AGAIN)}
 
 
 def _assign(workspace: Workspace, room: ReadingRoom, report: Report) -> int:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from ssl_core.evidence import Estimate, mean_interval
 from ssl_core.metrics import operating_points
 from ssl_core.readers.assignment import DONE
-from ssl_core.records import HeldRead, Reread, RereadKind
+from ssl_core.records import AGAIN, HeldRead, Reread, RereadKind
 from ssl_core.workspace import Workspace
 
 KINDS: tuple[RereadKind, RereadKind] = ("contradiction", "control")
+REMEMBERED = "Who remembers a case repeats the answer, so both shares may be too low."
 NOTHING = "No case has been re-read: `readloop reread` asks for contradictions and a control."
 
 
@@ -41,8 +42,9 @@ class Part:
 class RereadResult:
     """Both parts, and the contradictions' share less the control's, with its 95 % interval.
 
-    `money` is what all re-reads cost, None without a price. `waiting` are not read yet. `sentence`
-    says it in words.
+    `money` is what these re-reads cost, None without a price. `waiting` are not read yet. `own` is
+    the same of what the reader who had answered first was asked again, and of that alone; None
+    where nobody was. `sentence` says it all in words.
     """
 
     contradiction: Part
@@ -51,16 +53,21 @@ class RereadResult:
     waiting: int
     money: float | None
     sentence: str
+    own: RereadResult | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """One re-read: 1.0 when the answer changed, 0.0 when not, NaN when nobody could tell."""
+    """One re-read: 1.0 when the answer changed, 0.0 when not, NaN when nobody could tell.
+
+    `own`: by the reader who had answered first.
+    """
 
     kind: RereadKind
     group: str
     changed: float
     seconds: float | None
+    own: bool = False
 
 
 def reread_result(ws: Workspace) -> RereadResult:
@@ -68,11 +75,24 @@ def reread_result(ws: Workspace) -> RereadResult:
     rereads = ws.ledger.reading.rereads()
     found = answered(ws, rereads)
     price = ws.config.cost.per_hour if ws.config.cost else None
-    return result(found, rereads, ws.config.reading.idle_cut_seconds, price)
+    cut = ws.config.reading.idle_cut_seconds
+    by_others, own = (
+        result([x for x in found if x.own == mine], asked, cut, price)
+        for mine in (False, True)
+        for asked in [[one for one in rereads if _is_own(one) == mine]]
+    )
+    if not own.contradiction.asked:
+        return by_others
+    told = [by_others.sentence] if by_others.contradiction.asked else []
+    told += [f"By the reader who had answered before: {own.sentence} {REMEMBERED}"]
+    return replace(by_others, own=own, sentence=" ".join(told))
 
 
 def answered(ws: Workspace, rereads: Sequence[Reread]) -> list[Answered]:
-    """The re-reads that are done: of each item, the first reader's who had not read it before."""
+    """The re-reads that are done: of each item, the first reader's who had not read it before.
+
+    Where the same reader was asked again, theirs.
+    """
     if not rereads:
         return []
     history = [read for _, read in ws.ledger.read_history()]
@@ -89,7 +109,8 @@ def answered(ws: Workspace, rereads: Sequence[Reread]) -> list[Answered]:
             value = said.get((one.item_id, one.finding, again.reader), math.nan)
             unsure = again.outcome == "unusable" or math.isnan(value)
             changed = math.nan if unsure else float(value != one.value)
-            done.append(Answered(one.kind, groups[one.item_id], changed, again.seconds))
+            group = groups[one.item_id]
+            done.append(Answered(one.kind, group, changed, again.seconds, _is_own(one)))
     return done
 
 
@@ -131,11 +152,17 @@ def _again(
     """Who was asked, or who kept the item in reserve and came first; an own correction is none."""
     before = {read.reader for position, read in events if position < one.after}
     for position, read in events:
+        if _is_own(one) and read.reader != one.reader:
+            continue
         if position >= one.after and read.reader not in before:
             found = newest.get((one.item_id, read.reader))
             if found is not None:
                 return found
     return None
+
+
+def _is_own(one: Reread) -> bool:
+    return one.reader.endswith(AGAIN)
 
 
 def _part(

@@ -1,6 +1,7 @@
 """The contradiction queue: labels that a confident model denies are read once more, blind.
 
-Each goes to a reader who has not seen the item, beside a control: an item drawn at random among
+Each goes to a reader who has not seen the item (to the same once more where nobody else reads, at
+a desk of its own), beside a control: an item drawn at random among
 those whose label of the same finding has the same value, and which the model does not deny. Both
 stand in the queue alike and in random order, so nobody who reads can tell them apart. What the
 re-reader says is one vote more, and `truth` settles it: nothing is overwritten.
@@ -25,14 +26,9 @@ from ssl_core.progress import Report, silent
 from ssl_core.readers.assignment import SPAN, others
 from ssl_core.readers.contradictions import SEEN, contradictions
 from ssl_core.readers.reading import one_at_a_time, panel_in
-from ssl_core.records import Reread, RereadKind
+from ssl_core.records import AGAIN, Reread, RereadKind
 from ssl_core.training.seeds import derived_seed
 from ssl_core.workspace import Part, Workspace
-
-NEEDS_ANOTHER = (
-    "Nobody else can read them: a re-read needs a second reader or an adjudicator (`readers`, "
-    "`adjudicator` under [reading] in readloop.toml)."
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +59,8 @@ class Asked:
     """What `ask_rereads` did: pairs asked, and how many contradictions were left out and why.
 
     `nobody`: nobody else may read them (seen, hinted, or with the adjudicator). `uncontrolled`:
-    no item was left to hold them against. `limited`: beyond the limit.
+    no item was left to hold them against. `limited`: beyond the limit. `own`: pairs that go to the
+    reader who has answered them, for there is no other.
     """
 
     pairs: int
@@ -71,6 +68,7 @@ class Asked:
     uncontrolled: int
     limited: int
     model_id: str
+    own: int = 0
 
 
 def ask_rereads(
@@ -78,11 +76,14 @@ def ask_rereads(
 ) -> Asked:
     """Put contradictions of the model in use, and as many controls, before other readers.
 
+    A lone reader without an adjudicator is asked again: what tells the reader's own wavering, and
+    a case that is remembered, from labels that do not hold is the control alone.
+
     `reading.queue` shows them; `limit` counts contradictions, so that up to twice as many
     reads are asked. Each item is asked again once, ever.
 
     Raises:
-        WorkspaceError: there is no model, or it cannot be loaded; or nobody else can read.
+        WorkspaceError: there is no model, or it cannot be loaded.
     """
     found = find_in_use(ws)
     if found is None:
@@ -92,8 +93,6 @@ def ask_rereads(
         )
     number, model = found
     panel = panel_in(ws.config)
-    if len(panel.readers) < 2 and not panel.adjudicator:
-        raise WorkspaceError(NEEDS_ANOTHER)
     denied = contradictions(ws, number, model.stage, least=least, most=10**9, report=report)
     with one_at_a_time(ws):
         log = ws.ledger.reading
@@ -114,7 +113,8 @@ def ask_rereads(
         log.ask_again(_rereads(ws, drawn, last, model.id, rng), panel.adjudicator)
     pairs = len(drawn) // 2
     kept = min(limit, len(able))
-    return Asked(pairs, len(fresh) - len(able), kept - pairs, len(able) - kept, model.id)
+    own = sum(one.reader.endswith(AGAIN) for one in drawn) // 2
+    return Asked(pairs, len(fresh) - len(able), kept - pairs, len(able) - kept, model.id, own)
 
 
 def reread_sentences(asked: Asked) -> list[str]:
@@ -124,6 +124,11 @@ def reread_sentences(asked: Asked) -> list[str]:
         if asked.pairs
         else "No contradiction is asked again."
     ]
+    if asked.own:
+        told.append(
+            f"{asked.own:,} of them go to the reader who has answered them, in a queue of their "
+            "own: there is no other reader and no adjudicator."
+        )
     if asked.limited:
         told.append(f"{asked.limited:,} more are beyond the limit.")
     if asked.nobody:
@@ -157,7 +162,8 @@ def draw(
 
     Returns:
         Contradictions and their controls, in random order. A control is of the same finding and
-        value as its contradiction, and goes to the same reader where there is one left that can;
+        value as its contradiction, and goes to the same reader where there is one left that can,
+        and to one who has answered it just where that one has;
         a contradiction without a control is left out. Loads differ as little as that allows.
     """
     alike: dict[tuple[str, float], list[Held]] = {
@@ -171,6 +177,7 @@ def draw(
     drawn: list[Drawn] = []
     for one in doubted[:limit]:
         left = [o for o in alike[one.finding, one.value] if o.item_id not in used]
+        left = [o for o in left if _own(free[o.item_id]) == _own(free[one.item_id])]
         if not left:
             continue
         readers = [free[one.item_id][i] for i in rng.permutation(len(free[one.item_id]))]
@@ -185,6 +192,11 @@ def draw(
             Drawn(other, theirs, "control", pair),
         ]
     return [drawn[i] for i in rng.permutation(len(drawn))]
+
+
+def _own(readers: Sequence[str]) -> bool:
+    """Whether the reader who has answered an item would read it again."""
+    return readers[0].endswith(AGAIN)
 
 
 def _once(found: Sequence[Held]) -> list[Held]:

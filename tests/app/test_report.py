@@ -257,6 +257,13 @@ def test_a_cold_start_has_rounds_and_no_model(asked):
     assert "No model is in use" in page.chapters["lineage"]
 
 
+def test_a_desk_where_somebody_reads_again_is_of_the_same_person():
+    people = People({"ana": "reader 1"})
+    assert people.name("ana (again)") == "reader 1 (again)"
+    assert people.clean("ask ana (again)") == "ask reader 1 (again)"
+    assert People({}).name("ana (again)") == "ana (again)"
+
+
 def test_an_archive_has_no_readers(tmp_path):
     ws = open_workspace(toy.make(tmp_path / "w", toy.TASKS["multi_class"]))
     _, page = told(ws)

@@ -347,6 +347,35 @@ def test_an_answer_by_another_readers_account(client, room, label_studio):
         client.delete(f"api/users/{ben}/")
 
 
+def test_a_reader_reads_again_in_a_project_of_its_own(client, label_studio):
+    """Blind: a bare task of the same item; an account of the reader's own may answer both."""
+    room = room_of(client, label_studio.media, readers=("ana",))
+    room.queue(laws.assigned(ONE, TWO), {})
+    answer(client, room, "ana", ONE, YES)
+    room.queue([*laws.assigned(TWO), *laws.assigned(ONE, reader="ana (again)")], {})
+    assert [place.reader for place in room.places()] == ["ana", "ana (again)"]
+    assert waiting(client, room, "ana") == [TWO]
+    assert waiting(client, room, "ana (again)") == [ONE]
+    (task,) = tasks_of(client, project_of(client, room, "ana (again)"))
+    assert task["annotations"] == []
+    assert [one["result"] for one in task["predictions"]] == [[]]
+    mail = f"ana@{secrets.token_hex(4)}.org"
+    body = {"email": mail, "username": mail, "password": "secret-pass-2"}
+    ana = client.post("api/users/", body)["id"]
+    try:
+        number = answer(client, room, "ana (again)", ONE, {"effusion": 0.0, "mass": 0.0})
+        client.patch(f"api/annotations/{number}/", {"completed_by": ana})
+        reads, told, _ = laws.pulled(room)
+        assert not told
+        assert laws.said(reads) == [
+            (ONE, "ana", "read", YES),
+            (ONE, "ana (again)", "read", {"effusion": 0.0, "mass": 0.0}),
+        ]
+        assert len({read.place for read in reads}) == 2
+    finally:
+        client.delete(f"api/users/{ana}/")
+
+
 def post_task(client, project: int, **data) -> int:
     body = {"project": project, "data": {"image": "/static/x.png", **data}}
     return client.post("api/tasks/", body)["id"]

@@ -21,19 +21,10 @@ from ssl_core.progress import Progress
 from ssl_core.records import Assignment, Pulled, Read
 from ssl_core.rounds import run_round, unfinished
 from tests import toy
+from tests.toy import copied
 
 SPOT = (("Spot", 1.0),)
 STAGES = ["teacher", "pseudo-labels", "intermediate", "student", "evaluate", "select"]
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory) -> Path:
-    """Two rounds, never disturbed."""
-    root = toy.make(tmp_path_factory.mktemp("toy") / "w")
-    workspace, room = toy.opened(root)
-    run_round(workspace, room)
-    run_round(workspace, room)
-    return root
 
 
 def test_the_first_round_only_asks(finished):
@@ -153,20 +144,6 @@ class Stop:
         self.events.append(event)
         if self.count == self.at:
             raise Cancelled("stopped by the test")
-
-
-def copied(source: Path, target: Path) -> Path:
-    """A workspace with one finished round, ready for its second."""
-    subprocess.run(["cp", "-r", source, target], check=True)
-    return target
-
-
-@pytest.fixture(scope="module")
-def one_round(tmp_path_factory) -> Path:
-    root = toy.make(tmp_path_factory.mktemp("toy") / "w")
-    workspace, room = toy.opened(root)
-    run_round(workspace, room)
-    return root
 
 
 @pytest.fixture(scope="module")

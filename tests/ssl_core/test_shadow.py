@@ -33,7 +33,8 @@ from ssl_core.simulate import simulate
 from ssl_core.turn import Turn, replay
 from ssl_core.workspace import part
 from tests import toy
-from tests.ssl_core.test_rounds import _kill_at, _StopInside, copied
+from tests.ssl_core.test_rounds import _kill_at, _StopInside
+from tests.toy import copied
 
 TABLES = {
     "items": 144,

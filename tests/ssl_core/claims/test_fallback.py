@@ -18,7 +18,7 @@ from ssl_core.records import CONTROL, Measurement
 from ssl_core.rounds import run_round
 from tests import toy
 from tests.rounds_by_hand import add, made, model, open_round
-from tests.ssl_core.test_rounds import copied
+from tests.toy import copied
 
 ROUNDS = 7  # four controls stand between rounds by then
 

@@ -15,6 +15,7 @@ from tests.ssl_core.claims.replay_worlds import CURVES, noise
 RUNS = 60  # of a curve: a coverage of 95 % is then seen within 8.4 points (3 sd)
 AHEAD = 2.5  # times the newest labels: where the target lies
 DOUBLED = 50.0 * 2.0 ** np.arange(6)
+MADE = CURVES | {"exponential": lambda n: 0.93 - 0.25 * np.exp(-n / 2000)}
 
 
 def rng(seed=0):
@@ -26,7 +27,7 @@ def history(curve, chance, n=DOUBLED, luck=0.008, nested=0.5, freedom=4):
     error = luck * (n / n[0]) ** -0.3
     near = np.sqrt(np.minimum.outer(n, n) / np.maximum.outer(n, n))
     root = np.linalg.cholesky((1 - nested) * np.eye(len(n)) + nested * near)
-    y = CURVES[curve](n) + error * (root @ chance.standard_normal(len(n)))
+    y = MADE[curve](n) + error * (root @ chance.standard_normal(len(n)))
     told = error * np.sqrt(chance.chisquare(freedom, len(n)) / freedom)
     return [Observed(*map(float, one)) for one in zip(n, y, told, strict=True)]
 
@@ -119,6 +120,17 @@ def test_the_interval_of_a_forecast_covers(curve, size):
         if found.labels is not None:
             held.append(found.labels.low <= goal <= found.labels.high)
     assert len(held) >= RUNS / 2
+    assert np.mean(held) >= 0.93 - noise(0.95, len(held))
+
+
+def test_a_curve_that_no_power_law_is_stays_in_its_interval():
+    """Exponential: hardly bent so far, and four times the labels ahead."""
+    chance, n, goal, held = rng(9), DOUBLED[:5], 4 * DOUBLED[4], []
+    for k in range(RUNS):
+        points = history("exponential", chance, n, luck=(0.004, 0.01)[k % 2])
+        found = forecast(points, float(MADE["exponential"](goal)), chance)
+        if found.labels is not None:
+            held.append(found.labels.low <= goal <= found.labels.high)
     assert np.mean(held) >= 0.93 - noise(0.95, len(held))
 
 

@@ -16,9 +16,11 @@ RUNS, ROUNDS = (
 )  # a rate of 5 % is then seen within 5.3 points (3 sd), one of 2.5 % within 3.8
 
 
-def history(rng, effect=0.0, error=0.01, alike=0.5, labels=0.0, training=0.0, grows=False):
+def history(
+    rng, effect=0.0, error=0.01, alike=0.5, labels=0.0, training=0.0, grows=False, first=50.0
+):
     """Differences of 8 rounds: luck of the test cases, of nested labels and of each training."""
-    n = 50 * 1.25 ** np.arange(ROUNDS) if grows else 50.0 * np.arange(1, ROUNDS + 1)
+    n = first * (1.25 ** np.arange(ROUNDS) if grows else np.arange(1.0, ROUNDS + 1))
     steps = np.diff(np.concatenate([[0.0], n]))
     nested = np.cumsum(rng.standard_normal(ROUNDS) * np.sqrt(steps)) / n * math.sqrt(n[0])
     luck = math.sqrt(alike) * rng.standard_normal() + math.sqrt(1 - alike) * rng.standard_normal(
@@ -77,6 +79,7 @@ NULLS = {
     "luck of the labels": {"labels": 0.02, "error": 0.005},
     "luck of the training": {"training": 0.02, "error": 0.005},
     "much of both, slow growth": {"labels": 0.03, "training": 0.03, "grows": True},
+    "a shadow control of few labels": {"labels": 0.08, "error": 0.03, "grows": True, "first": 12.0},
 }
 
 

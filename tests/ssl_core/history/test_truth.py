@@ -12,6 +12,7 @@ from ssl_core.records import HeldRead, Label
 from tests.ledger_records import NAN
 
 ANN, BOB, DAN = "ann", "bob", "dan"
+ANN_AGAIN = "ann (again)"  # where ann reads what she has answered once more
 CAT = "cat"  # the adjudicator
 
 
@@ -52,6 +53,12 @@ TABLE = [
     ([imported(1.0), said(ANN, NAN)], 1.0),  # one who could not tell has not
     ([imported(1.0), said(ANN, 0.0), said(BOB, 1.0)], NAN),
     ([said("archive", 1.0, source="archive")], 1.0),
+    ([said(ANN, 1.0), said(ANN_AGAIN, 0.0)], NAN),  # who contradicts themselves has no vote
+    ([said(ANN, 1.0), said(ANN_AGAIN, 1.0)], 1.0),
+    ([said(ANN, 1.0), said(ANN_AGAIN, 1.0), said(BOB, 0.0)], NAN),  # nor has anybody two
+    ([said(ANN, 1.0), said(ANN_AGAIN, 0.0), said(BOB, 0.0)], 0.0),
+    ([said(ANN, 1.0), said(ANN_AGAIN, NAN)], 1.0),
+    ([imported(0.0), said(ANN, 1.0), said(ANN_AGAIN, 1.0)], 1.0),
 ]
 
 

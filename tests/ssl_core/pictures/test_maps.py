@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,28 +22,7 @@ from ssl_core.training.predict import predict
 from ssl_core.turn import replay
 from ssl_core.workspace import Workspace
 from tests import toy
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory) -> Path:
-    """A cold start, and a round that trains."""
-    root = toy.make(tmp_path_factory.mktemp("toy") / "w")
-    workspace, room = toy.opened(root)
-    run_round(workspace, room)
-    run_round(workspace, room)
-    return root
-
-
-@pytest.fixture(scope="module")
-def one_round(tmp_path_factory) -> Path:
-    root = toy.make(tmp_path_factory.mktemp("toy") / "w")
-    run_round(*toy.opened(root))
-    return root
-
-
-def copied(source: Path, target: Path) -> Path:
-    subprocess.run(["cp", "-r", source, target], check=True)
-    return target
+from tests.toy import copied
 
 
 def with_map(workspace: Workspace, methods: list[str]) -> Workspace:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -15,10 +16,12 @@ from connectors.memory import MemoryRoom
 from ssl_core.errors import WorkspaceError
 from ssl_core.evidence import Estimate
 from ssl_core.history.truth import label_matrix
+from ssl_core.readers.assignment import Panel, others
+from ssl_core.readers.reader_evidence import fair_reads
 from ssl_core.readers.reading import queue, sync
 from ssl_core.readers.reread_result import Answered, answered, difference, reread_result, result
-from ssl_core.readers.rereads import Held, ask_rereads, draw
-from ssl_core.records import Reread, Stage
+from ssl_core.readers.rereads import Held, ask_rereads, draw, reread_sentences
+from ssl_core.records import Assignment, HeldRead, Reread, Stage
 from tests.rounds_by_hand import asked, ids, made, open_round, says, trained
 
 PEOPLE = {"room": "label_studio", "readers": ["ann", "bob"], "overlap_share": 0.0}
@@ -126,11 +129,90 @@ def test_a_readers_own_correction_is_no_re_read(tmp_path, ledger_url):
     ws.ledger.close()
 
 
-def test_hinted_items_and_lone_readers_are_not_asked(tmp_path, ledger_url):
+def test_a_lone_reader_reads_again_at_a_desk_of_their_own(tmp_path, ledger_url):
+    ws, room = workspace(tmp_path, ledger_url, readers=["ann"])
+    items = begun(ws, room)
+    found = ask_rereads(ws, limit=3)
+    assert (found.pairs, found.own, found.limited) == (3, 3, 1)
+    assert "3 of them go to the reader who has answered them" in " ".join(reread_sentences(found))
+    held = ws.ledger.reading.rereads()
+    assert {one.reader for one in held} == {"ann (again)"}
+    assert queue(ws, room).waiting["ann (again)"] == 6
+    again = [a.item_id for a in room.waiting["ann (again)"]]
+    assert again == [one.item_id for one in held]
+    assert not any(a.hinted or a.item_id in again for a in room.waiting.get("ann", []))
+    room.submit(items[0], {"Spot": 1.0}, reader="ann")  # a correction is no re-read
+    sync(ws, room)
+    assert reread_result(ws).own.waiting == 6
+    for item_id in again:
+        room.submit(item_id, {"Spot": float(item_id not in items[:2])}, reader="ann (again)")
+    sync(ws, room)
+    assert queue(ws, room).waiting == {"ann": len(room.waiting["ann"])}
+    result_ = reread_result(ws)
+    assert (result_.contradiction.asked, result_.control.asked, result_.waiting) == (0, 0, 0)
+    assert (result_.own.contradiction.read, result_.own.contradiction.changed) == (3, 2)
+    assert (result_.own.control.read, result_.own.control.changed) == (3, 0)
+    assert result_.own.waiting == 0
+    assert result_.sentence.startswith("By the reader who had answered before: Of 3 contradictions")
+    said = {(x.item_id, x.reader): x.value for x in ws.ledger.labels()}
+    assert (said[items[0], "ann"], said[items[0], "ann (again)"]) == (1.0, 0.0)  # nothing lost
+    truth = label_matrix(items, ws.ledger.labels(), ["Spot"])[:, 0]
+    np.testing.assert_array_equal(np.isnan(truth), [True] * 2 + [False] * 10)
+    assert set(ws.ledger.reading.disagreements()) == set(items[:2])
+    assert fair_reads(ws.ledger.reading.reads(), held) == [
+        read for read in ws.ledger.reading.reads() if read.reader == "ann"
+    ]
+    assert ask_rereads(ws, limit=9).pairs == 1  # an item is asked again once
+    ws.ledger.close()
+
+
+def test_another_readers_answer_is_no_re_read_of_ones_own(tmp_path, ledger_url):
     ws, room = workspace(tmp_path, ledger_url, readers=["ann"])
     begun(ws, room)
-    with pytest.raises(WorkspaceError, match="second reader or an adjudicator"):
-        ask_rereads(ws)
+    ask_rereads(ws, limit=1)
+    one = next(r for r in ws.ledger.reading.rereads() if r.kind == "contradiction")
+    more = ws.config.changed(reading={"readers": ["ann", "bob"]})
+    ws, room.readers = replace(ws, config=more), more.reading.readers
+    queue(ws, room)
+    room.submit(one.item_id, {"Spot": 0.0}, reader="bob")
+    sync(ws, room)
+    assert answered(ws, [one]) == []
+    ws.ledger.close()
+
+
+def test_hinted_items_are_not_read_again_by_a_lone_reader():
+    panel = Panel(("ann",))
+    asked_ = [Assignment(item, "ann", 1, k, hinted=item == "b") for k, item in enumerate("abc")]
+    reads = [
+        HeldRead(item, item, "ann", outcome, "", None, None, "reader", item == "b", 1)
+        for item, outcome in (("a", "read"), ("b", "read"), ("c", "skipped"))
+    ]
+    assert others(asked_, reads, panel) == {"a": ["ann (again)"]}
+    assert others(asked_, reads, replace(panel, adjudicator="cat"))["b"] == ["cat"]
+    assert others(asked_, reads, Panel(("ann", "bob")))["a"] == ["bob"]
+
+
+def test_a_contradiction_that_another_reads_has_no_control_that_the_same_reader_reads():
+    ours, other = Held("a", "A", 1.0, 0.9), Held("b", "A", 1.0)
+    free = {"a": ["ann"], "b": ["ann (again)"]}
+    assert draw([ours], [other], free, 5, np.random.default_rng(0)) == []
+
+
+def test_both_kinds_of_re_reads_stand_apart(tmp_path, ledger_url):
+    ws, room = workspace(tmp_path, ledger_url)
+    begun(ws, room)
+    ask_rereads(ws, limit=2)
+    by_others = ws.ledger.reading.rereads()
+    for one in by_others:
+        room.submit(one.item_id, {"Spot": 0.0}, reader=one.reader)
+    sync(ws, room)
+    alone = ws.config.changed(reading={"readers": [by_others[0].reader]})
+    ws, room.readers = replace(ws, config=alone), alone.reading.readers
+    asked_ = ask_rereads(ws)
+    found = reread_result(ws)
+    assert (found.contradiction.changed, found.control.changed) == (2, 2)
+    assert found.own.contradiction.asked == asked_.own > 0
+    assert " By the reader who had answered before: " in found.sentence
     ws.ledger.close()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from shutil import copytree
 from types import SimpleNamespace
 
@@ -15,13 +14,6 @@ from ssl_core.preflight import check_settings
 from ssl_core.rounds import run_round
 from ssl_core.strategies import NEEDS, STRATEGIES, PoolView
 from tests import toy
-
-
-@pytest.fixture(scope="module")
-def one_round(tmp_path_factory) -> Path:
-    root = toy.make(tmp_path_factory.mktemp("toy") / "w")
-    run_round(*toy.opened(root))
-    return root
 
 
 def with_selection(root, **changes):
