@@ -39,6 +39,7 @@ from ssl_core.errors import ConfigError, ReadloopError
 from ssl_core.intake import Intake, Policy
 from ssl_core.preflight import check_settings
 from ssl_core.recipes import MASK_RECIPES, RECIPES
+from ssl_core.records import METRICS
 from ssl_core.rounds import abandon_round, run_round
 from ssl_core.simulate import Cell, simulate
 from ssl_core.training.distributed import is_main, join_torchrun
@@ -340,9 +341,13 @@ def _check_out(out: Path) -> None:
 
 def _print_cell(cell: Cell) -> None:
     student = list(cell.stages)[-1]
-    auroc = show.interval(cell.stages[student]["auroc"])
+    metric = next(name for name in METRICS if name in cell.stages[student])
+    score = show.interval(cell.stages[student][metric])
     where = f"{cell.strategy}, seed {cell.seed}, {cell.budget} labels"
-    print(f"{where}: {student} AUROC {auroc}, {show.duration(cell.seconds)}", file=sys.stderr)
+    print(
+        f"{where}: {student} {METRICS[metric]} {score}, {show.duration(cell.seconds)}",
+        file=sys.stderr,
+    )
 
 
 @cli.command()

@@ -71,7 +71,7 @@ def models_of(ws: Workspace) -> dict[str, Any]:
     measured = {
         (number, m.stage, m.split): m
         for number, m in ws.ledger.measurements()
-        if m.name == "auroc" and m.finding == "macro"
+        if m.name == ws.ledger.task.metric and m.finding == "macro"
     }
     return {
         "in_use": current and {"round": current[0], "model": current[1].id},

@@ -21,6 +21,7 @@ from ssl_core.claims.kept_evidence import pair
 from ssl_core.claims.proof import Proof, Replayed, proof, sentences
 from ssl_core.errors import ConfigError
 from ssl_core.evidence import Difference
+from ssl_core.records import METRICS
 from ssl_core.simulate import Cell, resolve_budgets, simulate
 from ssl_core.workspace import open_workspace
 
@@ -102,8 +103,12 @@ def _folder(out: Path | None) -> Path | None:
 
 
 def _print_cell(cell: Cell) -> None:
-    auroc = show.interval(list(cell.stages.values())[-1]["auroc"])
-    print(f"{cell.strategy}, seed {cell.seed}, {cell.budget} labels: AUROC {auroc}", flush=True)
+    student = list(cell.stages.values())[-1]
+    metric = next(name for name in METRICS if name in student)
+    print(
+        f"{cell.strategy}, seed {cell.seed}, {cell.budget} labels: {METRICS[metric]} {show.interval(student[metric])}",
+        flush=True,
+    )
 
 
 def _print(found: Proof) -> None:

@@ -17,6 +17,7 @@ from rich.table import Table
 from ssl_core.evidence import Difference, Estimate
 from ssl_core.intake import Report as ImportReport
 from ssl_core.progress import Progress, Report
+from ssl_core.records import METRICS
 from ssl_core.simulate import Row, Simulation
 
 console = Console(highlight=False)
@@ -99,11 +100,11 @@ def import_table(report: ImportReport) -> Table:
 def label_cost_table(simulation: Simulation) -> Table:
     """The label-cost table: one line a budget and strategy, its intervals below."""
     first = simulation.rows[0]
-    stages = list(first.auroc)
+    stages = list(first.score)
     over = "mean of seeds, 95 % over seeds" if first.seeds > 1 else "one seed, 95 % over patients"
     held = f"{first.labels['validation']:,} validation and {first.labels['vault']:,} vault labels"
     made = table(
-        f"Label cost of {simulation.recipe}: AUROC on the vault ({over})",
+        f"Label cost of {simulation.recipe}: {METRICS[simulation.metric]} on the vault ({over})",
         (
             "labels",
             "strategy",
@@ -124,7 +125,7 @@ def _label_cost_cells(row: Row, stages: Sequence[str]) -> list[str]:
     return [
         f"{row.labels['train']:,}",
         row.strategy,
-        *(interval(row.auroc[stage], "\n") for stage in stages),
+        *(interval(row.score[stage], "\n") for stage in stages),
         difference(row.difference, "\n"),
         f"{row.seconds:.0f} s",
     ]
@@ -146,7 +147,7 @@ def plot_label_cost(simulation: Simulation, path: Path) -> None:
 
     figure = Figure(figsize=(7, 4.2), dpi=150, layout="constrained")
     axes = figure.subplots()
-    student = list(simulation.rows[0].auroc)[-1]
+    student = list(simulation.rows[0].score)[-1]
     strategies = list(dict.fromkeys(row.strategy for row in simulation.rows))
     # Okabe and Ito's colours: told apart with any colour vision; the control is grey.
     colours = iter(("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00"))
@@ -155,7 +156,7 @@ def plot_label_cost(simulation: Simulation, path: Path) -> None:
         is_control = strategy == simulation.control
         colour = "#666666" if is_control else next(colours, "#000000")
         x = [row.labels["train"] for row in rows]
-        estimates = [row.auroc[student] for row in rows]
+        estimates = [row.score[student] for row in rows]
         label = f"{strategy} (control)" if is_control else strategy
         style = "--" if is_control else "-"
         axes.plot(x, [e.value for e in estimates], style, marker="o", color=colour, label=label)
@@ -164,7 +165,7 @@ def plot_label_cost(simulation: Simulation, path: Path) -> None:
     seeds = simulation.rows[0].seeds
     band = f"band: 95 % over {seeds} seeds" if seeds > 1 else "band: 95 % over vault patients"
     axes.set_xlabel("training labels (items read)")
-    axes.set_ylabel(f"AUROC of the {student} on the vault")
+    axes.set_ylabel(f"{METRICS[simulation.metric]} of the {student} on the vault")
     axes.set_title(f"What the labels bought: {simulation.recipe} ({band})", fontsize=10)
     axes.grid(alpha=0.25)
     axes.legend(frameon=False)

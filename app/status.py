@@ -18,6 +18,7 @@ from ssl_core.claims import fallback
 from ssl_core.claims.shadow_looks import shadow_looks
 from ssl_core.evaluation import DIFFERENCE
 from ssl_core.evidence import Estimate
+from ssl_core.history.ledger import Ledger
 from ssl_core.readers.assignment import open_assignments, skipped_by_all
 from ssl_core.readers.reading import panel_in
 from ssl_core.records import CONTROL, Measurement, Selection
@@ -46,7 +47,7 @@ def status_of(ws: Workspace) -> dict[str, Any]:
 
 
 def rounds_of(ws: Workspace) -> list[dict[str, Any]]:
-    """Every round with its state, labels and vault AUROC, as plain data."""
+    """Every round with its state, labels and vault AUROC (Dice of masks), as plain data."""
     ledger = ws.ledger
     measured = ledger.measurements()
     trained = {control.round: control.labels for control in controls(ledger)}
@@ -60,7 +61,7 @@ def rounds_of(ws: Workspace) -> list[dict[str, Any]]:
             "labels": ledger.label_counts(r.number),
             "control_labels": trained.get(r.number),
             "asked": len(ledger.selections(r.number)),
-            "auroc": _vault_auroc([m for number, m in measured if number == r.number]),
+            "auroc": _on_vault(ledger, [m for number, m in measured if number == r.number]),
             "seconds": sum(stage.seconds for stage in ledger.stages(r.number)),
         }
         for r in ledger.rounds()
@@ -73,14 +74,14 @@ def _fell_back(ws: Workspace, number: int) -> str | None:
     return next((detail.get("fell_back") for detail in details), None)
 
 
-def _vault_auroc(measured: list[Measurement]) -> dict[str, dict[str, float | None]]:
+def _on_vault(ledger: Ledger, measured: list[Measurement]) -> dict[str, dict[str, float | None]]:
     return {
         m.stage: {
             key: None if math.isnan(v) else v
             for key, v in (("value", m.value), ("low", m.low), ("high", m.high))
         }
         for m in measured
-        if m.split == "vault" and m.name == "auroc" and m.finding == "macro"
+        if m.split == "vault" and m.name == ledger.task.metric and m.finding == "macro"
     }
 
 

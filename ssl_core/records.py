@@ -16,6 +16,9 @@ Outcome = Literal["read", "unusable", "skipped", "withdrawn"]
 RereadKind = Literal["contradiction", "control"]
 PromotionKind = Literal["promotion", "override", "rollback"]
 
+METRICS = {"auroc": "AUROC", "dice": "Dice"}
+"""What people call the metrics that curves are drawn of."""
+
 CONTROL = "control"
 """What the shadow control is measured as; its own stages and models are named "control …"."""
 
@@ -49,6 +52,11 @@ class Task:
     def metric(self) -> str:
         """The measurement that curves are drawn of: "auroc", or "dice" where masks are drawn."""
         return "dice" if self.kind == "segmentation" else "auroc"
+
+    @property
+    def metric_name(self) -> str:
+        """What people call it."""
+        return METRICS[self.metric]
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,23 +29,25 @@ from ssl_core.recipes import plan
 from ssl_core.workspace import Workspace
 
 ALL = "all"
+BESIDE = {"auroc": "accuracy", "dice": "iou"}
+"""What is told beside each headline metric."""
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
     """One line of the label-cost table: a strategy at a budget, over seeds.
 
-    `auroc` and `accuracy` hold a mean over seeds for each stage, with its interval (with one
-    seed: that seed's own interval over vault patients). `difference` is the student's macro AUROC
-    less the control's, paired by patient and seed (with one seed: of these two models, by patient);
-    None for the control itself.
+    `score` (AUROC, or Dice where masks are drawn) and `beside` (accuracy, or IoU) hold a mean over
+    seeds for each stage, with its interval (with one seed: that seed's own interval over vault
+    patients). `difference` is the student's macro score less the control's, paired by patient and
+    seed (with one seed: of these two models, by patient); None for the control itself.
     """
 
     strategy: str
     budget: int
     labels: dict[str, int]
-    auroc: dict[str, Estimate]
-    accuracy: dict[str, Estimate]
+    score: dict[str, Estimate]
+    beside: dict[str, Estimate]
     difference: Difference | None
     seconds: float
     seeds: int
@@ -56,6 +58,7 @@ class Simulation:
     """What `simulate` found, and of what."""
 
     recipe: str
+    metric: str
     control: str | None
     config: str
     cells: list[Cell]
@@ -108,20 +111,20 @@ def simulate(
     seeds = list(dict.fromkeys(seeds))
     _check_arms(workspace, names, seeds)
     recipe = plan(workspace.config.recipe)
-    student = recipe.fits[-1].name
+    student, metric = recipe.fits[-1].name, workspace.ledger.task.metric
     cells: list[Cell] = []
     evidence: dict[tuple[str, int, int], PerFinding] = {}
     for seed, strategy in product(seeds, names):
         arm = Arm(strategy, seed, tuple(steps), validation)
-        for cell, auroc in run_arm(workspace, room_for, arm, report):
+        for cell, found in run_arm(workspace, room_for, arm, report):
             cells.append(cell)
-            evidence[strategy, seed, cell.budget] = auroc[student]
+            evidence[strategy, seed, cell.budget] = found[student]
             on_cell(cell)
     rows = [
-        _row(cells, evidence, strategy, budget, seeds, control)
+        _row(cells, evidence, strategy, budget, seeds, control, metric)
         for budget, strategy in product(steps, names)
     ]
-    return Simulation(recipe.name, control, workspace.config.digest(), cells, rows)
+    return Simulation(recipe.name, metric, control, workspace.config.digest(), cells, rows)
 
 
 def _refuse_what_cannot_be_replayed(workspace: Workspace) -> None:
@@ -143,6 +146,7 @@ def _check_arms(workspace: Workspace, names: Sequence[str], seeds: Sequence[int]
         raise ConfigError("There is nothing to simulate: give at least one strategy and one seed.")
     for strategy in names:
         settings = arm_config(workspace.config, strategy, seeds[0])
+        check_task(workspace.ledger.task, settings)
         check_settings(settings, len(workspace.ledger.task.findings))
     for seed in seeds:
         arm_config(workspace.config, names[0], seed)
@@ -185,6 +189,7 @@ def _row(
     budget: int,
     seeds: Sequence[int],
     control: str | None,
+    metric: str,
 ) -> Row:
     mine = [c for c in cells if c.strategy == strategy and c.budget == budget]
     difference = None
@@ -195,8 +200,8 @@ def _row(
         strategy=strategy,
         budget=budget,
         labels=mine[0].labels,
-        auroc=_over_seeds(mine, "auroc"),
-        accuracy=_over_seeds(mine, "accuracy"),
+        score=_over_seeds(mine, metric),
+        beside=_over_seeds(mine, BESIDE[metric]),
         difference=difference,
         seconds=float(np.mean([c.seconds for c in mine])),
         seeds=len(mine),

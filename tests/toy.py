@@ -13,8 +13,9 @@ from connectors.memory import MemorySource
 from ssl_core.config import Config, ledger_url, save_config, validated
 from ssl_core.history.ledger import Ledger
 from ssl_core.images import ImageStore
+from ssl_core.masks.files import keep
 from ssl_core.records import Answer, Item, Task
-from ssl_core.workspace import CONFIG_FILE, IMAGES_FOLDER, Workspace, open_workspace
+from ssl_core.workspace import CONFIG_FILE, IMAGES_FOLDER, MASKS_FOLDER, Workspace, open_workspace
 
 SIZE = 16
 _SCHEDULE = {"epochs": 2, "epoch_steps": 3, "batch_size": 8, "learning_rate": 3e-3}
@@ -30,18 +31,29 @@ TASKS = {
     "binary": Task("binary", ("Spot",)),
     "multi_label": Task("multi_label", ("Spot", "Bar", "Rare")),
     "multi_class": Task("multi_class", ("plain", "spot", "bar")),
+    "segmentation": Task("segmentation", ("Spot", "Bar")),
 }
 
 
 def picture(rng: np.random.Generator, spot: bool, bar: bool) -> np.ndarray:
     """Noise; a bright blob if `spot`, a bright row if `bar`."""
+    return drawn(rng, spot, bar)[0]
+
+
+def drawn(
+    rng: np.random.Generator, spot: bool, bar: bool
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The picture, and the masks of blob and row."""
     pixels = rng.integers(0, 90, (SIZE, SIZE), dtype=np.uint8)
+    masks = np.zeros((2, SIZE, SIZE), bool)
     if spot:
         y, x = rng.integers(2, SIZE - 6, 2)
-        pixels[y : y + 4, x : x + 4] += 120
+        masks[0, y : y + 4, x : x + 4] = True
     if bar:
-        pixels[rng.integers(0, SIZE)] += 100
-    return np.repeat(pixels[:, :, None], 3, axis=2)
+        masks[1, rng.integers(0, SIZE)] = True
+    pixels = pixels + masks[0] * np.uint8(120)
+    pixels = pixels + masks[1] * np.uint8(100)
+    return np.repeat(pixels[:, :, None], 3, axis=2), *masks
 
 
 def make(root: Path, task: Task = TASKS["binary"], *, items: int = 72, **tables: object) -> Path:
@@ -53,16 +65,21 @@ def make(root: Path, task: Task = TASKS["binary"], *, items: int = 72, **tables:
         if task.kind == "multi_class" and spot:
             bar = False
         name = f"{i:03d}.png"
-        images[name] = picture(rng, spot, bar)
+        images[name], *masks = drawn(rng, spot, bar)
         split = ("train", "train", "train", "validation", "vault", "vault")[(i // 2) % 6]
         rows.append(Item(f"{i:032x}", f"P{i // 2}", split, name))
         values = {
             "binary": [spot],
             "multi_label": [spot, bar, False],
             "multi_class": [not spot and not bar, spot, bar],
+            "segmentation": [spot, bar],
         }[task.kind]
+        kept = [None] * len(values)
+        if task.kind == "segmentation":
+            kept = [keep(root / MASKS_FOLDER, m) if m.any() else None for m in masks]
         answers += [
-            Answer(rows[-1].id, f, float(v)) for f, v in zip(task.findings, values, strict=True)
+            Answer(rows[-1].id, f, float(v), mask)
+            for f, v, mask in zip(task.findings, values, kept, strict=True)
         ]
     config = validated(
         Config,
@@ -76,7 +93,7 @@ def make(root: Path, task: Task = TASKS["binary"], *, items: int = 72, **tables:
         },
         "toy",
     )
-    root.mkdir(parents=True)
+    root.mkdir(parents=True, exist_ok=task.kind == "segmentation")
     source = MemorySource(images)
     pairs = [(item.id, item.path) for item in rows]
     ImageStore.build(root / IMAGES_FOLDER, pairs, source, size=SIZE, fit="pad", channels=1)

@@ -131,15 +131,17 @@ def _no_control(ws: Workspace) -> str:
 def supervised_stage(recipe: dict[str, object]) -> str | None:
     """The stage of a recipe whose model learned from labels alone; None where there is none."""
     fits = plan(recipe).fits
-    return next((f.name for f in fits if f.on == LABELS and not (f.start or f.views)), None)
+    return next(
+        (f.name for f in fits if f.on in (LABELS, (LABELS,)) and not (f.start or f.views)), None
+    )
 
 
 def _measured(ledger: Ledger) -> list[tuple[int, Measurement]]:
-    """AUROC on the vault of every finished round, in the order of rounds and stages."""
+    """The task's metric on the vault of every finished round, in the order of rounds and stages."""
     found = [
         (number, m)
         for number, m in ledger.measurements()
-        if m.split == "vault" and m.name == "auroc"
+        if m.split == "vault" and m.name == ledger.task.metric
     ]
     finished = {number for number in {n for n, _ in found} if ledger.finished(number)}
     return [(number, m) for number, m in found if number in finished]

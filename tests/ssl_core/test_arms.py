@@ -117,6 +117,6 @@ def test_simulate_passes_the_cap_on_and_refuses_one_below_one(archive):
     asked = {"budgets": [8], "strategies": ["random"], "seeds": [3], "control": None}
     found = simulate(archive, archive_room, validation=4, **asked)
     assert found.rows[0].labels["validation"] == 4
-    assert found.rows[0].auroc["student"] == over_seeds([found.cells[0].stages["student"]["auroc"]])
+    assert found.rows[0].score["student"] == over_seeds([found.cells[0].stages["student"]["auroc"]])
     with pytest.raises(ConfigError, match="label 1 item or more"):
         simulate(archive, archive_room, validation=0, **asked)

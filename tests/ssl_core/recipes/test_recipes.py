@@ -10,7 +10,7 @@ import pytest
 
 import ssl_core
 from ssl_core.errors import ConfigError
-from ssl_core.recipes import RECIPES, Fit, Pretrain, PseudoLabel, plan
+from ssl_core.recipes import ALL_RECIPES, MASK_RECIPES, RECIPES, Fit, Pretrain, PseudoLabel, plan
 from ssl_core.recipes.stages import LABELS
 from ssl_core.training.augment import MILD, S0, Augmentation
 from ssl_core.training.objectives import supervised
@@ -157,7 +157,7 @@ def test_a_table_is_left_as_it_was(name):
 @pytest.mark.parametrize("name", ["teacher-student", "", None, 3, ["supervised"], {}])
 def test_an_unknown_recipe_lists_the_known(name):
     assert refused({"name": name}) == (
-        f"recipe.name = {name!r} is unknown; use one of {sorted(RECIPES)}."
+        f"recipe.name = {name!r} is unknown; use one of {sorted(ALL_RECIPES)}."
     )
 
 
@@ -212,7 +212,7 @@ def test_nothing_outside_the_recipes_branches_on_a_recipes_name():
     files = list(root.glob("*.py"))
     assert len(files) > 20
     for path in files:
-        found = set(compared_strings(path.read_text(encoding="utf-8"))) & set(RECIPES)
+        found = set(compared_strings(path.read_text(encoding="utf-8"))) & set(ALL_RECIPES)
         assert not found, f"{path.name} branches on {found}"
 
 
@@ -247,6 +247,9 @@ def test_a_recipe_is_a_module_with_stages():
     assert set(RECIPES) == {
         "supervised", "teacher_student", "fixmatch", "simclr_v2", "s2mts2", "mean_teacher",
     }  # fmt: skip
-    for name, (settings, stages) in RECIPES.items():
+    assert set(MASK_RECIPES) == {
+        "supervised_masks", "mean_teacher_masks", "fixmatch_masks", "self_training",
+    }  # fmt: skip
+    for name, (settings, stages) in ALL_RECIPES.items():
         assert stages.__module__ == f"ssl_core.recipes.{name}"
         assert settings.__module__ == stages.__module__

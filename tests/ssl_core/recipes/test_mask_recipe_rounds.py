@@ -1,0 +1,209 @@
+"""Every recipe for masks in the loop: it trains, is killed and resumed, replays, and learns."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from connectors.archive import ArchiveRoom
+from ssl_core.arms import vault_scores
+from ssl_core.errors import Cancelled, ConfigError
+from ssl_core.masks.overlap import average, dice
+from ssl_core.preflight import check_settings, check_task
+from ssl_core.recipes import MASK_RECIPES, RECIPES, plan
+from ssl_core.rounds import run_round
+from ssl_core.simulate import simulate
+from ssl_core.strategies import ALL_NEEDS, MASK_STRATEGIES, suited
+from ssl_core.training.schedule import Schedule
+from tests import toy
+
+EVERY = pytest.mark.parametrize("name", sorted(MASK_RECIPES))
+TASK = toy.TASKS["segmentation"]
+TABLES = {
+    "model": {"backbone": "small_unet"},
+    "selection": {"query_size": 8, "strategy": "foreground_random", "cold_start": "random"},
+}
+
+
+def short(name, **changes):
+    """A recipe's table with every one of its schedules cut short."""
+    lengths = {"epochs": 2, "epoch_steps": 3, "batch_size": 8, "learning_rate": 3e-3, **changes}
+    fields = MASK_RECIPES[name][0].model_fields
+    table = {
+        key: {**field.default.model_dump(), **lengths}
+        for key, field in fields.items()
+        if field.annotation is Schedule
+    }
+    ramp = {"start": 0.5, "end": 1.0} if "start" in fields else {}
+    few = {"backbones": [["", ""], [""]], "positive": 0.5, "negative": 0.2}
+    return {"name": name, **table, **ramp, **(few if "backbones" in fields else {})}
+
+
+def made(root: Path, name: str, **tables) -> Path:
+    return toy.make(root, TASK, recipe=short(name), **{**TABLES, **tables})
+
+
+def told(root: Path):
+    history = toy.history(root)
+    history["rounds"] = [row[:-1] for row in history["rounds"]]  # the configuration names the root
+    return history
+
+
+@EVERY
+def test_killed_in_every_stage_and_resumed_it_ends_the_same(name, tmp_path):
+    root = made(tmp_path / "w", name)
+    run_round(*toy.opened(root), query_size=16)
+    again, killed = (toy.copied(root, tmp_path / n) for n in ("again", "killed"))
+    events = []
+    number = run_round(*toy.opened(root), report=lambda event: events.append(event.stage))
+    run_round(*toy.opened(again))
+    assert told(again) == told(root)  # it replays
+    for position, stage in enumerate(dict.fromkeys(events)):
+        left = [(events.count(stage) + 1) // 2]  # in its middle
+
+        def stop(event, stage=stage, left=left):
+            left[0] -= event.stage == stage
+            if left[0] == 0:
+                raise Cancelled("stopped by the test")
+
+        with pytest.raises(Cancelled):
+            run_round(*toy.opened(killed), resume=position > 0, report=stop)
+    run_round(*toy.opened(killed), resume=True)
+    assert told(killed) == told(root)
+    workspace, _ = toy.opened(root)
+    names = [fit.name for fit in plan(workspace.config.recipe).fits]
+    assert [m.stage for _, m in workspace.ledger.models(number)] == names
+
+
+@pytest.fixture(scope="module")
+def learned(tmp_path_factory) -> Path:
+    """A supervised round on half the pool, long enough to learn the toy."""
+    root = tmp_path_factory.mktemp("learned") / "w"
+    lengths = {"epochs": 12, "epoch_steps": 12, "batch_size": 16, "learning_rate": 1e-2}
+    recipe = {**short("supervised_masks", **lengths), "loss": "both"}
+    toy.make(root, TASK, **{**TABLES, "recipe": recipe})
+    run_round(*toy.opened(root), query_size=20)
+    run_round(*toy.opened(root))
+    return root
+
+
+def test_it_learns_to_draw_and_says_so_in_every_number(learned):
+    workspace, _ = toy.opened(learned)
+    found = {
+        (m.split, m.finding, m.name): m for _, m in workspace.ledger.measurements(2)
+        if m.stage == "student"
+    }  # fmt: skip
+    assert found["vault", "macro", "dice"].value > 0.7
+    for name in ("iou", "pixel accuracy", "sensitivity", "specificity", "d-auc"):
+        one = found["vault", "macro", name]
+        assert 0 <= one.low <= one.value <= one.high <= 1
+    assert found["vault", "macro", "surface distance"].value < 8
+    assert found["vault", "Spot", "dice"].n == len(workspace.ledger.items("vault"))
+
+
+def test_the_dice_of_each_vault_item_is_kept_for_paired_tests(learned):
+    workspace, _ = toy.opened(learned)
+    kept = vault_scores(workspace, 2)["student"]
+    items = workspace.ledger.items("vault")
+    assert kept.shape == (len(items), 2)
+    measured = next(
+        m for _, m in workspace.ledger.measurements(2)
+        if (m.stage, m.split, m.finding, m.name) == ("student", "vault", "macro", "dice")
+    )  # fmt: skip
+    again = average(kept, np.array([i.group for i in items])).macro.estimate
+    assert (again.value, again.low) == pytest.approx((measured.value, measured.low))
+
+
+def test_the_vault_was_looked_at_once_and_never_trained_on(learned):
+    workspace, _ = toy.opened(learned)
+    looks = workspace.ledger.vault_looks()
+    assert [(look.round, look.purpose) for look in looks] == [(2, "measure student")]
+    trained = {label.item_id for label in workspace.ledger.labels(before_round=2)}
+    assert not trained & {item.id for item in workspace.ledger.items("vault")}
+
+
+def test_self_training_says_what_its_pseudo_masks_are_worth(tmp_path):
+    root = made(tmp_path / "w", "self_training")
+    run_round(*toy.opened(root), query_size=16)
+    number = run_round(*toy.opened(root), query_size=0)
+    workspace, _ = toy.opened(root)
+    stages = {s.name: json.loads(s.detail) for s in workspace.ledger.stages(number)}
+    detail = stages["pseudo-masks 1"]
+    pool = len(workspace.ledger.items("train")) - 16
+    for c in range(2):
+        assert detail["drawn"][c] + detail["absent"][c] + detail["dropped"][c] == pool
+    kept = workspace.ledger.pseudo_labels(number, "pseudo-masks 1")
+    assert len(kept) == sum(detail["drawn"]) + sum(detail["absent"])
+    for row in kept:
+        assert (row.mask is None) == (row.value == 0.0)
+    quality = detail["validation"]
+    assert quality["drawn"][0] >= quality["drawn_rightly"][0] >= 0
+    assert len(quality["dice"]) == 2
+
+
+@pytest.mark.parametrize("strategy", suited(True))
+def test_every_strategy_that_suits_asks_of_a_model_that_draws(strategy, learned, tmp_path):
+    root = toy.copied(learned, tmp_path / "w")
+    workspace, room = toy.opened(root)
+    if "members" in ALL_NEEDS[strategy]:
+        recipe = short("self_training")
+    else:
+        recipe = short("supervised_masks")
+    config = workspace.config.changed(recipe=recipe, selection={"strategy": strategy})
+    object.__setattr__(workspace, "config", config)
+    number = run_round(workspace, room, query_size=6)
+    asked = workspace.ledger.selections(number)
+    assert len({one.item_id for one in asked}) == 6
+    chosen = [one for one in asked if one.kind == "strategy"]
+    assert all(one.reason for one in chosen)
+    if strategy in MASK_STRATEGIES:
+        assert "foreground" in strategy or any(np.isfinite(one.score) for one in chosen)
+
+
+def test_an_archive_is_replayed_with_dice(tmp_path):
+    root = made(tmp_path / "w", "mean_teacher_masks")
+    workspace, _ = toy.opened(root)
+    found = simulate(
+        workspace,
+        lambda ledger: ArchiveRoom(ledger.answers),
+        budgets=[8, 16],
+        strategies=["foreground_random"],
+        seeds=[0, 1],
+    )
+    assert {cell.budget for cell in found.cells} == {8, 16}
+    for row in found.rows:
+        assert 0 <= row.score["student"].value <= 1
+        assert (row.difference is None) == (row.strategy == "random")
+    assert found.metric == "dice"
+
+
+@pytest.mark.parametrize("name", sorted(RECIPES))
+def test_a_recipe_for_whole_images_is_refused(name, tmp_path):
+    root = toy.make(tmp_path / "w", TASK, **{**TABLES, "recipe": {"name": name}})
+    with pytest.raises(ConfigError, match=f"{name}' does not fit a task that draws masks: use one"):
+        run_round(*toy.opened(root))
+
+
+@EVERY
+def test_a_recipe_for_masks_is_refused_elsewhere(name, tmp_path):
+    workspace, _ = toy.opened(toy.make(tmp_path / "w", recipe=short(name)))
+    with pytest.raises(ConfigError, match="does not fit a task that asks for labels of whole ima"):
+        check_task(workspace.ledger.task, workspace.config)
+
+
+def test_a_student_smaller_than_its_teacher_is_refused(tmp_path):
+    recipe = {**short("self_training"), "backbones": [["shallow_unet"], ["small_unet"]]}
+    workspace, _ = toy.opened(toy.make(tmp_path / "w", TASK, **{**TABLES, "recipe": recipe}))
+    with pytest.raises(ConfigError, match="small_unet has fewer weights than shallow_unet, its"):
+        check_settings(workspace.config, 2)
+
+
+def test_a_map_has_the_same_dice_however_it_was_reached():
+    rng = np.random.default_rng(0)
+    truth = rng.random((4, 2, 8, 8)) < 0.5
+    maps = rng.random((4, 2, 8, 8)).astype(np.float32)
+    known = np.ones((4, 2), bool)
+    assert average(dice(maps >= 0.5, truth, known)).macro.estimate.n == 4
