@@ -132,6 +132,7 @@ def _build(
         left_out = {one.id: ImageError(one.message) for one in refused}
         digests = {line: left_out.get(str(found), found) for line, found in digests.items()}
         intake = take_in(rows, digests, policy)
+    _drop_strays(staging / MASKS_FOLDER, {mask for masks in intake.masks for mask in masks})
     save_config(config, staging / CONFIG_FILE)
     keep_import(staging, intake.report)
     _write_ledger(staging, config, intake, policy.archive)
@@ -164,6 +165,14 @@ def _with_masks(
             row = replace(row, labels=labels, masks=masks)
         rows.append(row)
     return replace(manifest, rows=tuple(rows)), unusable
+
+
+def _drop_strays(folder: Path, used: set[str | None]) -> None:
+    """Remove the masks of rows that were refused in the end, or of an import that was killed."""
+    if folder.is_dir():
+        for stray in folder.iterdir():
+            if stray.stem not in used:
+                stray.unlink()
 
 
 def _config(

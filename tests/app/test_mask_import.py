@@ -12,7 +12,7 @@ from PIL import Image
 
 from app.cli import run
 from connectors.archive import ArchiveRoom
-from ssl_core.masks.files import digest_of, fit_mask, load
+from ssl_core.masks.files import digest_of, fit_mask, keep, load
 from ssl_core.masks.truth import mask_truth
 from ssl_core.records import Assignment
 from ssl_core.workspace import open_workspace
@@ -179,7 +179,27 @@ def test_one_image_with_two_masks_is_refused_by_row(folder, capsys):
     assert init(folder, "--archive", lines=lines) == 0
     out = capsys.readouterr().out
     assert "line 3: '01.png': the same image stands in lines 3, 26 with two masks" in out
-    assert len(open_workspace(folder.parent / "w").ledger.items()) == N - 1
+    ws = open_workspace(folder.parent / "w")
+    assert len(ws.ledger.items()) == N - 1
+    # Nothing of what was refused is kept.
+    answers = ws.ledger.answers([item.id for item in ws.ledger.items()])
+    assert {p.stem for p in ws.masks_folder.iterdir()} == {a.mask for a in answers}
+
+
+def test_an_import_that_was_killed_is_gone_on_with(folder):
+    """What it left behind: a mask of a row that was mended since, half a mask, and scratch."""
+    left = folder.parent / ".w.unfinished" / "masks"
+    left.mkdir(parents=True)
+    keep(left, np.eye(5, dtype=bool))
+    whole = keep(left, outline(0))
+    half = left / f"{whole}.png"
+    half.write_bytes(half.read_bytes()[:40])
+    (left / f".{whole}.1.2.tmp").write_bytes(b"")
+    assert init(folder, "--archive") == 0
+    ws = open_workspace(folder.parent / "w")
+    answers = ws.ledger.answers([item.id for item in ws.ledger.items()])
+    assert {p.name for p in ws.masks_folder.iterdir()} == {f"{a.mask}.png" for a in answers}
+    np.testing.assert_array_equal(load(ws.masks_folder, whole), outline(0))
 
 
 # --- what is refused -----------------------------------------------------------------------------

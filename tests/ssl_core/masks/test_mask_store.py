@@ -110,7 +110,7 @@ def test_several_processes_at_once_lose_and_double_nothing(folders):
     spawn = multiprocessing.get_context("spawn")
     queue = spawn.Queue()
     workers = [
-        spawn.Process(target=_read_all, args=(folders, digests, seed, queue)) for seed in range(3)
+        spawn.Process(target=_read_all, args=(folders, digests, seed, queue)) for seed in range(2)
     ]
     for worker in workers:
         worker.start()
