@@ -105,10 +105,8 @@ def _folder(out: Path | None) -> Path | None:
 def _print_cell(cell: Cell) -> None:
     student = list(cell.stages.values())[-1]
     metric = next(name for name in METRICS if name in student)
-    print(
-        f"{cell.strategy}, seed {cell.seed}, {cell.budget} labels: {METRICS[metric]} {show.interval(student[metric])}",
-        flush=True,
-    )
+    where, score = f"seed {cell.seed}, {cell.budget} labels", show.interval(student[metric])
+    print(f"{cell.strategy}, {where}: {METRICS[metric]} {score}", flush=True)
 
 
 def _print(found: Proof) -> None:
