@@ -10,7 +10,7 @@ from app.initialise import Settings, initialise
 from connectors.manifest import Columns
 from ssl_core.errors import ConfigError
 from ssl_core.intake import Policy
-from ssl_core.presets import preset
+from ssl_core.presets import default_recipe, preset
 from ssl_core.progress import Report
 from ssl_core.workspace import Workspace, open_workspace
 
@@ -42,8 +42,25 @@ DATASETS: dict[str, DataSet] = {
         Columns(path="image_id", path_template="images/{}.jpg", group="lesion_id", label="dx"),
         {"grouped": None},
     ),
+    "lungseg": DataSet(
+        Columns(path="image", group="patientid", masks=("mask",), findings=("lung",)),
+        {"grouped": None},
+        replace(POLICY, skip_unreadable=True),
+    ),
+    "ham10000-masks": DataSet(
+        Columns(
+            path="image_id",
+            path_template="images/{}.jpg",
+            group="lesion_id",
+            masks=("image_id",),
+            mask_template="masks/{}.png",
+            findings=("lesion",),
+        ),
+        {"grouped": None},
+    ),
 }
-"""By name: pneumonia or none; its three classes; 14 findings; seven kinds of skin lesion."""
+"""By name: pneumonia or none; its three classes; 14 findings; seven kinds of skin lesion; masks of
+lungs, by patient, and of skin lesions, by lesion."""
 
 
 def data_set(name: str) -> DataSet:
@@ -73,7 +90,8 @@ def workspace_of(
         ReadloopError: whatever is wrong with the data.
     """
     chosen = data_set(name)
-    side = size or int(preset(preset_name)["images"]["size"])
+    recipe = default_recipe("segmentation" if chosen.columns.masks else "binary")
+    side = size or int(preset(preset_name, recipe)["images"]["size"])
     root = out / f"{name}-{split}-{side}px"
     if not root.exists():
         columns = replace(chosen.columns, split=chosen.splits[split])

@@ -1,4 +1,4 @@
-"""A study's picture: AUROC on the vault, a panel for each data set and split."""
+"""A study's picture: its first metric on the vault, a panel for each data set and split."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 from app.bench.rows import Row
 from app.bench.study import Study
+from ssl_core.records import METRICS
 
 # Okabe and Ito's colours: told apart with any colour vision; the baseline is grey.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -31,7 +32,7 @@ def plot(study: Study, rows: Sequence[Row], path: Path) -> None:
         one.grid(alpha=0.25)
         low, high = one.get_ylim()
         one.set_ylim(max(0.0, low), min(1.0, high))  # two seeds have bands beyond what can be
-    axes[0].set_ylabel("AUROC on the vault")
+    axes[0].set_ylabel(f"{METRICS.get(study.metrics[0], study.metrics[0])} on the vault")
     axes[0].legend(frameon=False)
     several = any(len(row.seeds) > 1 for row in rows)
     band = "band: 95 % over seeds" if several else "band: 95 % over patients"
@@ -43,7 +44,8 @@ def _against_labels(study: Study, rows: Sequence[Row], axes: Any) -> None:
     """A line for what each variant ends with."""
     for variant, colour in _colours(list(study.variants), study.baseline).items():
         mine = [row for row in rows if row.variant == variant and row.last]
-        _draw(axes, [row.labels["train"] for row in mine], mine, variant, colour)
+        x = [row.labels["train"] for row in mine]
+        _draw(axes, x, mine, variant, colour, study.metrics[0])
     axes.set_xscale("log")
     ticks = sorted({row.labels["train"] for row in rows})
     axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
@@ -60,7 +62,8 @@ def _against_variants(study: Study, rows: Sequence[Row], axes: Any) -> None:
         place = {name: float(k) for k, name in enumerate(study.variants)}
     for stage, colour in _colours(stages, stages[0]).items():
         mine = [row for row in rows if row.stage == stage]
-        _draw(axes, [place[row.variant] for row in mine], mine, stage, colour)
+        x = [place[row.variant] for row in mine]
+        _draw(axes, x, mine, stage, colour, study.metrics[0])
     axes.set_xticks(list(place.values()), list(place))
     axes.set_xlabel(study.axis)
 
@@ -70,10 +73,12 @@ def _colours(names: Sequence[str], grey: str) -> dict[str, str]:
     return {name: GREY if name == grey else next(colours, "#000000") for name in names}
 
 
-def _draw(axes: Any, x: Sequence[float], rows: Sequence[Row], label: str, colour: str) -> None:
+def _draw(
+    axes: Any, x: Sequence[float], rows: Sequence[Row], label: str, colour: str, metric: str
+) -> None:
     if not rows:
         return
-    estimates = [row.numbers["auroc"] for row in rows]
+    estimates = [row.numbers[metric] for row in rows]
     style = "--" if colour == GREY else "-"
     axes.plot(x, [e.value for e in estimates], style, marker="o", color=colour, label=label)
     low, high = [e.low for e in estimates], [e.high for e in estimates]

@@ -10,6 +10,7 @@ import numpy as np
 
 from app.bench.study import Found, Study
 from ssl_core.evidence import Difference, Estimate, paired_mean_interval
+from ssl_core.records import METRICS
 from ssl_core.simulate import over_seeds, paired
 
 Key = tuple[str, str, str, str]
@@ -22,9 +23,9 @@ class Row:
 
     `last`: it is what the variant ends with. `labels` counts labeled items by split. `numbers`
     holds the vault's means over seeds with their intervals (of one seed, its own over patients).
-    `difference` holds AUROC and accuracy less the baseline's, of the seeds that both have; empty
-    for the baseline. `verdict` says in words what of that excludes zero. `seconds`: a mean cell,
-    all its stages; what is computed once for many cells counts where it was.
+    `difference` holds the study's first two metrics less the baseline's, of the seeds that both
+    have; empty for the baseline. `verdict` says in words what of that excludes zero. `seconds`: a
+    mean cell, all its stages; what is computed once for many cells counts where it was.
     """
 
     data: str
@@ -69,7 +70,7 @@ def _row(study: Study, cells: dict[Key, dict[int, Found]], key: Key, stage: str)
     theirs = cells.get((data, split, study.baseline or variant, budget), {})
     other = _counterpart(study, theirs, stage)
     same = (study.baseline or variant, other) == (variant, stage)
-    difference = {} if same else _difference(mine, stage, theirs, other)
+    difference = {} if same else _difference(study, mine, stage, theirs, other)
     first = next(iter(mine.values())).cell
     return Row(
         data=data,
@@ -82,7 +83,7 @@ def _row(study: Study, cells: dict[Key, dict[int, Found]], key: Key, stage: str)
         numbers={
             name: over_seeds([one.cell.stages[stage][name] for one in mine.values()])
             for name in first.stages[stage]
-            if " " not in name  # of single findings
+            if name in study.metrics or " " not in name  # else of single findings
         },
         difference=difference,
         verdict=verdict(difference, study.baseline or other),
@@ -100,20 +101,22 @@ def _counterpart(study: Study, theirs: dict[int, Found], stage: str) -> str:
 
 
 def _difference(
-    mine: dict[int, Found], stage: str, theirs: dict[int, Found], other: str
+    study: Study, mine: dict[int, Found], stage: str, theirs: dict[int, Found], other: str
 ) -> dict[str, Difference]:
     seeds = [seed for seed in mine if seed in theirs]
     if not seeds:
         return {}
-    auroc = paired(
-        [mine[seed].auroc[stage] for seed in seeds], [theirs[seed].auroc[other] for seed in seeds]
+    first, second, *_ = study.metrics
+    by_patient = paired(
+        [mine[seed].evidence[stage] for seed in seeds],
+        [theirs[seed].evidence[other] for seed in seeds],
     )
-    accuracy = paired_mean_interval(
-        [mine[seed].cell.stages[stage]["accuracy"].value for seed in seeds],
-        [theirs[seed].cell.stages[other]["accuracy"].value for seed in seeds],
+    by_seed = paired_mean_interval(
+        [mine[seed].cell.stages[stage][second].value for seed in seeds],
+        [theirs[seed].cell.stages[other][second].value for seed in seeds],
     )
-    ends = (accuracy.value, accuracy.low, accuracy.high)
-    return {"auroc": auroc, "accuracy": Difference(*ends, math.nan, accuracy.n)}
+    ends = (by_seed.value, by_seed.low, by_seed.high)
+    return {first: by_patient, second: Difference(*ends, math.nan, by_seed.n)}
 
 
 def verdict(difference: dict[str, Difference], baseline: str) -> str:
@@ -122,5 +125,5 @@ def verdict(difference: dict[str, Difference], baseline: str) -> str:
     for name, found in difference.items():
         side = "worse" if found.high < 0 else "better" if found.low > 0 else ""
         if side:
-            words.append(f"{'AUROC' if name == 'auroc' else name} {side} than {baseline}")
+            words.append(f"{METRICS.get(name, name)} {side} than {baseline}")
     return ", ".join(words)

@@ -22,6 +22,7 @@ from app.rooms import archive_room
 from ssl_core.arms import arm_finished, run_arm
 from ssl_core.errors import ReadloopError, TrainingError
 from ssl_core.progress import Report, silent
+from ssl_core.records import METRICS
 from ssl_core.training.predict import choose_device
 
 Outcome = tuple[Run, list[Found] | str]
@@ -76,7 +77,7 @@ def arms_at_a_time(device: str) -> int:
 def collect(run: Run, report: Report = silent) -> list[Found]:
     """The cells of a run that the study asked for; computed where they are not finished."""
     cells = run_arm(run.workspace, archive_room, run.arm, report)
-    return [Found(run, cell, auroc) for cell, auroc in cells if cell.budget in run.asked]
+    return [Found(run, cell, evidence) for cell, evidence in cells if cell.budget in run.asked]
 
 
 def _line(run: Run, outcome: list[Found] | str) -> str:
@@ -85,11 +86,13 @@ def _line(run: Run, outcome: list[Found] | str) -> str:
         return f"{name} failed: {outcome}"
     values = (f"{show.number(_last(f))} at {f.cell.budget:,} labels" for f in outcome)
     seconds = sum(f.cell.seconds for f in outcome)
-    return f"{name}: AUROC {', '.join(values)} ({show.duration(seconds)})"
+    metric = METRICS[run.workspace.ledger.task.metric]
+    return f"{name}: {metric} {', '.join(values)} ({show.duration(seconds)})"
 
 
 def _last(found: Found) -> float:
-    return list(found.cell.stages.values())[-1]["auroc"].value
+    student = list(found.cell.stages.values())[-1]
+    return student[found.run.workspace.ledger.task.metric].value
 
 
 def _here(waiting: Iterable[Run], report: Report) -> Iterator[Outcome]:

@@ -1,4 +1,4 @@
-"""`readloop bench s0|s1|s2|recipes`: the papers' tables on real data."""
+"""`readloop bench s0|s1|s2|s3|s4|recipes`: the papers' tables on real data."""
 
 from __future__ import annotations
 
@@ -157,8 +157,109 @@ def s2(
     )
 
 
+MaskData = Annotated[
+    Path | None, typer.Option("--data", help="Folder that holds the folders lungseg and ham10000.")
+]
+LungSeg = Annotated[Path | None, typer.Option(help="Folder of lungseg alone.")]
+Lesions = Annotated[Path | None, typer.Option(help="Folder of ham10000 alone.")]
+
+
+def s3(
+    data: MaskData = None,
+    lungseg: LungSeg = None,
+    ham10000: Lesions = None,
+    variants: Annotated[str, typer.Option(help="Of S3's comparisons, by commas; none: all.")] = "",
+    weights: Weights = "",
+    seeds: Seeds = "0,1,2",
+    budgets: Budgets = "5%",
+    preset: Preset = "fast",
+    size: Size = None,
+    jobs: Jobs = None,
+    device: Device = "auto",
+    out: Out = Path("bench/s3"),
+) -> None:
+    """S3 on masks: initial teachers to the last iteration, ensembles, copy-paste, auxiliary."""
+    known = papers.self_training(preset)
+    chosen = words(variants) or list(known)
+    for name in chosen:
+        if name not in known:
+            raise ConfigError(f"--variants {name!r} is unknown; use some of {', '.join(known)}.")
+    _run(
+        name="s3",
+        title="S3: self-training of masks",
+        sources=_mask_sources(data, lungseg, ham10000),
+        variants={name: known[name] for name in chosen},
+        axis="variant",
+        baseline="",
+        metrics=MASK_METRICS,
+        note=papers.S3_CLAIMS,
+        weights=weights,
+        seeds=seeds,
+        budgets=budgets,
+        splits="grouped",
+        preset=preset,
+        size=size,
+        jobs=jobs,
+        device=device,
+        out=out,
+    )
+
+
+def s4(
+    data: MaskData = None,
+    lungseg: LungSeg = None,
+    ham10000: Lesions = None,
+    recipes: Recipes = papers.S4,
+    weights: Weights = "",
+    seeds: Seeds = "0,1,2",
+    budgets: Budgets = "5%,10%,25%,all",
+    preset: Preset = "fast",
+    size: Size = None,
+    jobs: Jobs = None,
+    device: Device = "auto",
+    out: Out = Path("bench/s4"),
+) -> None:
+    """S4 on masks: the lower bound, mean teacher, weak-to-strong consistency, the upper bound."""
+    _run(
+        name="s4",
+        title="S4: masks from few labels",
+        sources=_mask_sources(data, lungseg, ham10000),
+        variants=papers.recipes(words(recipes), preset),
+        baseline="supervised_masks",
+        metrics=MASK_METRICS,
+        note=papers.S4_CLAIMS,
+        weights=weights,
+        seeds=seeds,
+        budgets=budgets,
+        splits="grouped",
+        preset=preset,
+        size=size,
+        jobs=jobs,
+        device=device,
+        out=out,
+    )
+
+
+MASK_METRICS = ("dice", "iou", "pixel accuracy")
+
+
+def _mask_sources(
+    data: Path | None, lungseg: Path | None, ham10000: Path | None
+) -> dict[str, Path]:
+    given = {"lungseg": lungseg, "ham10000-masks": ham10000}
+    if data is not None:
+        given = {
+            "lungseg": lungseg or data / "lungseg",
+            "ham10000-masks": ham10000 or data / "ham10000",
+        }
+    found = {name: folder for name, folder in given.items() if folder is not None}
+    if not found:
+        raise ConfigError("There is no data: give --data, or --lungseg or --ham10000 or both.")
+    return found
+
+
 def recipes_(
-    dataset: Annotated[str, typer.Option(help="kermany, kermany-subtype, nih or ham10000.")],
+    dataset: Annotated[str, typer.Option(help="See README, Measured.")],
     data: DataFolder,
     recipes: Annotated[str, typer.Option(help="By commas; none: all of the preset's.")] = "",
     weights: Weights = "",
@@ -195,7 +296,8 @@ def recipes_(
 
 def add_to(cli: typer.Typer) -> None:
     """Add the commands."""
-    for name, command in (("s0", s0), ("s1", s1), ("s2", s2), ("recipes", recipes_)):
+    named = {"s0": s0, "s1": s1, "s2": s2, "s3": s3, "s4": s4, "recipes": recipes_}
+    for name, command in named.items():
         cli.command(name)(command)
 
 

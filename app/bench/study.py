@@ -33,7 +33,8 @@ class Study:
         learned from the labels alone.
     budgets: numbers of labels, shares of the pool such as "2%", or "all"; rising.
     small_validation: as many validation labels as training labels at the most, each budget apart.
-    metrics: the ledger's names of what is shown besides the AUROC, which is always first.
+    metrics: the ledger's names of what is shown. The first is paired by seed and patient (AUROC,
+        or Dice where masks are drawn), the second by seed.
     strategies: of the variants that do not ask by `strategy`.
     """
 
@@ -80,11 +81,11 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A cell, and the AUROC of each of its stages with what a paired test needs."""
+    """A cell, and each of its stages' first metric with what a paired test needs."""
 
     run: Run
     cell: Cell
-    auroc: Mapping[str, PerFinding]
+    evidence: Mapping[str, PerFinding]
 
 
 def check(study: Study) -> None:
@@ -99,8 +100,8 @@ def check(study: Study) -> None:
         raise ConfigError("There is nothing to run: give at least a seed, a budget and a recipe.")
     for budget in study.budgets:
         resolve_budgets([budget], 10**9)
-    side = study.size or preset(study.preset)["images"]["size"]
     for name, table in study.variants.items():
+        side = study.size or preset(study.preset, table["name"])["images"]["size"]
         config = config_of(study, table, {"folder": "", "size": side})
         for seed in study.seeds:
             config = arm_config(config, study.asks(name), seed)
@@ -109,7 +110,7 @@ def check(study: Study) -> None:
 
 def config_of(study: Study, recipe: Mapping[str, Any], images: Mapping[str, Any]) -> Config:
     """The configuration that a variant is run with, but for strategy and seed."""
-    model = dict(preset(study.preset)["model"])
+    model = dict(preset(study.preset, recipe["name"])["model"])
     if study.weights:
         known = study.weights in ("imagenet", "none")
         model["weights"] = study.weights if known else str(Path(study.weights).resolve())

@@ -17,9 +17,10 @@ from app.bench import plots
 from app.bench.rows import Row, rows_of
 from app.bench.study import Found, Study, config_of
 from app.bench.throughput import device_name
+from ssl_core.records import METRICS
 from ssl_core.simulate import plain
 
-SHOWN = {"auroc": "AUROC", "sensitivity": "recall"}
+SHOWN = {**METRICS, "iou": "IoU", "sensitivity": "recall"}
 """How a table calls some of the ledger's names."""
 
 
@@ -75,11 +76,12 @@ def caption(study: Study, rows: Sequence[Row]) -> str:
     )
     short = [row for row in rows if len(row.seeds) < len(set(study.seeds))]
     against = study.baseline or f"the first stage of the same {study.axis}"
+    first, second, *_ = (SHOWN.get(name, name) for name in study.metrics)
     drawn = "each strategy" if study.strategies else f"strategy {study.strategy}"
     return " ".join(
         [
-            f"Vault: {over}; differences are against {against}, AUROC paired by seed and patient, "
-            "accuracy by seed.",
+            f"Vault: {over}; differences are against {against}, {first} paired by seed and "
+            f"patient, {second} by seed.",
             f"Labels drawn by {drawn}; preset {study.preset}"
             + (f", {study.size} px" if study.size else "")
             + (", validation no larger than the budget" if study.small_validation else "")
@@ -95,13 +97,13 @@ def markdown(study: Study, rows: Sequence[Row]) -> str:
     shown = [SHOWN.get(name, name) for name in study.metrics]
     against = study.baseline or "first stage"
     heads = ["data", "labels", study.axis, "stage", *shown]
-    heads += [f"AUROC − {against}", f"accuracy − {against}", "verdict", "seeds", "s"]
+    heads += [f"{shown[0]} − {against}", f"{shown[1]} − {against}", "verdict", "seeds", "s"]
     lines = [f"**{study.title}**", "", _line(heads), _line(["---"] * len(heads))]
     for row in rows:
         stage = f"**{row.stage}**" if row.last else row.stage
         cells = [f"{row.data}, {row.split}", _budget(row), row.variant, stage]
         cells += [show.interval(row.numbers[name]) for name in study.metrics]
-        cells += [show.difference(row.difference.get(name)) for name in ("auroc", "accuracy")]
+        cells += [show.difference(row.difference.get(name)) for name in study.metrics[:2]]
         lines.append(_line([*cells, row.verdict, str(len(row.seeds)), f"{row.seconds:.0f}"]))
     return "\n".join([*lines, "", caption(study, rows), ""])
 
