@@ -78,6 +78,20 @@ def selection_speed() -> None:
     show.console.print(bench.table(list(bench.run())))
 
 
+@cli.command("mask-step")
+def mask_step(
+    backbone: Annotated[str, typer.Option(help="A network that draws masks.")] = "shallow_unet",
+    size: Annotated[int, typer.Option(min=16, help="Side in pixels.")] = 64,
+    batch: Annotated[int, typer.Option(min=1, help="Images a batch.")] = 16,
+    device: Annotated[str, typer.Option(help="cpu, cuda or auto.")] = "cpu",
+) -> None:
+    """A training step of masks beside the bare forward and backward of its network."""
+    from app.bench import mask_step as bench
+
+    asked = {"size": size, "batch": batch, "device": choose_device(device)}
+    show.console.print(bench.table(bench.run(backbone, **asked)))
+
+
 @cli.command()
 def alarm(
     prevalences: Annotated[str, typer.Option(help="By commas.")] = "0.05,0.1,0.3",

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from app.bench import papers, running, tables
+from app.bench import mask_step, papers, running, tables
 from app.bench.datasets import MANIFEST
 from app.bench.study import Study
 from app.cli import run
@@ -102,6 +102,15 @@ def test_the_table_says_dice_and_how_it_was_paired(told):
     assert "Dice − supervised_masks | IoU − supervised_masks" in text
     assert "Dice paired by seed and patient, IoU by seed" in text
     assert "AUROC" not in text.split("\n\n")[1]
+
+
+def test_a_step_is_timed_beside_its_network(capsys):
+    found = mask_step.run("small_unet", size=32, batch=4, repeats=5)
+    assert found.bare > 0
+    assert 0.8 < found.ratio == pytest.approx(found.step / found.bare, rel=0.5)
+    assert run(["bench", "mask-step", "--backbone", "small_unet", "--size", "16"]) == 0
+    assert "small_unet" in capsys.readouterr().out
+    assert run(["bench", "mask-step", "--backbone", "unet"]) == 2
 
 
 @pytest.mark.parametrize("preset", ["fast", "paper", "tiny"])
