@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from ssl_core.config import Config, validated
 from ssl_core.errors import ConfigError
 from ssl_core.presets import preset
-from ssl_core.recipes import RECIPES
+from ssl_core.recipes import MASK_RECIPES, RECIPES
 from ssl_core.round_options import (
     differing,
     field_faults,
@@ -124,6 +124,17 @@ def test_recipes_to_choose_from_are_those_for_the_network():
         assert field_faults(own, {"recipe": table}) == {}
     other = CONFIG.changed(model={"backbone": "resnet34"})
     assert recipe_tables(other)["s2mts2, preset paper"] == {"name": "s2mts2"}
+
+
+def test_where_masks_are_drawn_the_recipes_for_masks_are_offered():
+    own = CONFIG.changed(
+        model={"backbone": "small_unet"}, recipe={"name": "self_training"},
+        selection={"strategy": "boundary_entropy"},
+    )  # fmt: skip
+    tables = recipe_tables(own)
+    assert {name.partition(", ")[0] for name in list(tables)[1:]} == set(MASK_RECIPES)
+    for table in tables.values():
+        assert field_faults(own, {"recipe": table}) == {}
 
 
 def test_a_round_holds_the_settings_that_were_used(tmp_path):
