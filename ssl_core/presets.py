@@ -77,7 +77,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "model": {"backbone": "mobilenet_v2", "weights": "imagenet"},
         "recipes": {
             "supervised": {"student": _LONG, **_BANKED},
-            "fixmatch": {"student": {**_LONG, "batch_size": 16}, "ratio": 3, **_BANKED},
+            # Its batch of labels is the baseline's: with half of it, it fell below on nih and ham10000.
+            "fixmatch": {"student": _LONG, "ratio": 1, **_BANKED},
             "mean_teacher": {"student": _LONG, "ratio": 1, **_BANKED},
             "simclr_v2": {
                 "pretrain": _FAST_PRETRAIN,
