@@ -69,7 +69,9 @@ def initialise(
     if not images.is_dir():
         raise WorkspaceError(f"--images {images} is not a folder: give the one of the images.")
     masks = columns.masks or columns.unlabeled == "segmentation"
-    recipe = settings.recipe or default_recipe("segmentation" if masks else "binary")
+    recipe = settings.recipe or default_recipe(
+        "segmentation" if masks else "binary", settings.preset
+    )
     preset(settings.preset, recipe)  # refused before any work
     settings = replace(settings, recipe=recipe)
     staging = root.with_name(f".{root.name}.unfinished")

@@ -90,7 +90,7 @@ def workspace_of(
         ReadloopError: whatever is wrong with the data.
     """
     chosen = data_set(name)
-    recipe = default_recipe("segmentation" if chosen.columns.masks else "binary")
+    recipe = default_recipe("segmentation" if chosen.columns.masks else "binary", preset_name)
     side = size or int(preset(preset_name, recipe)["images"]["size"])
     root = out / f"{name}-{split}-{side}px"
     if not root.exists():
