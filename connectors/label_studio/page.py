@@ -225,6 +225,7 @@ def _painted(
 
 def _brush_result(word: str, mask: npt.NDArray[np.bool_]) -> dict[str, Any]:
     height, width = mask.shape
+    packed = encode_mask(mask.astype(np.uint8))
     return {
         "from_name": "mask",
         "to_name": "image",

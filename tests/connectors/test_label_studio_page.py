@@ -604,7 +604,7 @@ def test_in_the_browser_findings_are_painted(server, tab):
             tab.mouse.down()
             tab.mouse.move(left + (x + 0.25) * side, top + y * side, steps=5)
             tab.mouse.up()
-            tab.wait_for_timeout(300)  # the stroke becomes a region in the background
+            tab.wait_for_timeout(1000)  # the stroke becomes a region in the background
 
         reader.press("1")
         stroke(0.25, 0.25)
