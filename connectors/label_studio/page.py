@@ -233,11 +233,7 @@ def _brush_result(word: str, mask: npt.NDArray[np.bool_]) -> dict[str, Any]:
         "original_width": width,
         "original_height": height,
         "image_rotation": 0,
-        "value": {
-            "format": "rle",
-            "rle": encode_mask(mask.astype(np.uint8)),
-            "brushlabels": [word],
-        },
+        "value": {"format": "rle", "rle": packed, "brushlabels": [word]},
     }
 
 
