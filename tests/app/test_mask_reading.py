@@ -21,13 +21,14 @@ from ssl_core.masks.truth import mask_truth
 from ssl_core.workspace import open_workspace
 from tests import browser
 
-N, HEIGHT, WIDTH, SIZE = 24, 48, 72, 32
-MASKED = 14
+N, HEIGHT, WIDTH, SIZE = 36, 48, 72, 32
+MASKED = 18
 SETTINGS = {
     "query_size = 50": "query_size = 6",
     "epochs = 8": "epochs = 2",
     "epoch_steps = 15": "epoch_steps = 4",
-    'control = "grown"': 'control = "none"',
+    'control = "grown"': 'control = "off"',
+    '    "auto",': '    "pca",',
 }
 
 
