@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -60,6 +61,7 @@ def _masks(ws: Workspace) -> ShownMasks:
     paths = {item.id: item.path for item in ws.ledger.items()}
     source = FolderSource(Path(ws.config.images.folder))
 
+    @lru_cache(maxsize=64)  # a picture's findings come one after the other
     def own(item_id: str) -> tuple[int, int]:
         height, width = source.read(paths[item_id]).shape[:2]  # upright, as it was imported
         return height, width

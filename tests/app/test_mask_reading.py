@@ -317,6 +317,12 @@ def test_a_hinted_reader_sees_the_model_s_masks_and_a_blind_one_draws(root, sign
     assert all(0 < one < 300 for one, _ in seconds)
     assert sum(yes for _, yes in seconds) == len(hinted & set(order))
 
+    assert run(["readers", str(root), "--json"]) == 0
+    (meter, *_) = json.loads(capsys.readouterr().out)["evidence"]["anchoring"]
+    assert (meter["hinted"], meter["blind"]) == (len(hinted & set(order)), len(set(order) - hinted))
+    assert meter["shown"]["value"] == 1.0  # submitted as it was shown
+    assert run(["reread", str(root)]) == 0
+
 
 def draw(page, key: str) -> None:
     """A stroke through the middle of the picture, with the brush of a finding."""
