@@ -92,3 +92,12 @@ def test_a_lost_mask_is_a_sentence(root):
     at = web.page(root, "reading")
     at.session_state["r-tabs"] = "Agreement"
     assert any("is missing: put it back from a copy" in e for e in web.errors(at.run()))
+
+
+def test_it_stands_in_the_report(root, tmp_path):
+    out = tmp_path / "report.html"
+    assert run(["report", str(root), "--out", str(out), "--anonymous"]) == 0
+    text = out.read_text(encoding="utf-8")
+    assert "Agreement of masks." in text
+    assert "0.80 [0." in text
+    assert "ana and ben" not in text
