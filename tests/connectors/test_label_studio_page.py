@@ -606,10 +606,12 @@ def test_in_the_browser_findings_are_painted(server, tab):
             tab.mouse.up()
             tab.wait_for_timeout(1000)  # the stroke becomes a region in the background
 
-        reader.press("1")
-        stroke(0.25, 0.25)
-        reader.press("Escape", "2")
-        stroke(0.5, 0.75)
+        tab.wait_for_timeout(1500)  # a key pressed while the page still loads is lost
+        for key, name, x, y in (("1", "Pneumothorax", 0.25, 0.25), ("2", "Nodule", 0.5, 0.75)):
+            reader.press(key)
+            tab.locator(".lsf-label_selected", has_text=name).wait_for()
+            stroke(x, y)
+            reader.press("Escape")
         painted = reader.submit()
         same([value for _, value in painted.answers], [1.0, 1.0])
         (above, first), (below, second) = painted.masks
