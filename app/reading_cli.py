@@ -11,6 +11,7 @@ from rich.markup import escape
 
 from app import show
 from app.arguments import WorkspacePath
+from app.mask_agreement import mask_agreement_of, mask_agreement_table
 from app.reading_room import label_studio_room
 from app.reading_tables import (
     agreement_table,
@@ -163,6 +164,8 @@ def readers(
         show.console.print(agreement_table(found))
     else:
         print("No two readers have read the same item of train or validation yet.")
+    if drawn := mask_agreement_of(ws):
+        show.console.print(mask_agreement_table(drawn))
     print(found["truth"])
     if evidence["pace"]["effects"]:
         show.console.print(effects_table(evidence))

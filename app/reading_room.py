@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from connectors.label_studio.client import Client
 from connectors.label_studio.pictures import LocalFiles
 from connectors.label_studio.room import LabelStudioRoom
 from ssl_core.errors import ReadingRoomError, WorkspaceError
+from ssl_core.masks.shown import ShownMasks
 from ssl_core.progress import Progress, Report, silent
 from ssl_core.workspace import Workspace
 
@@ -27,17 +29,13 @@ def label_studio_room(ws: Workspace, report: Report = silent) -> LabelStudioRoom
     """The workspace's room on its own Label Studio, or on the one that the environment names.
 
     Raises:
-        WorkspaceError: a simulated reader answers in this workspace, or masks would be asked for.
+        WorkspaceError: a simulated reader answers in this workspace.
         ReadingRoomError: there is no server, no token, or no folder for pictures.
     """
     if is_archive(ws):
         raise WorkspaceError(
             f"In {ws.root} a simulated reader answers: to have people read, set `room = "
             '"label_studio"` under [reading] in readloop.toml.'
-        )
-    if ws.ledger.task.kind == "segmentation":
-        raise WorkspaceError(
-            f"The task of {ws.root} is segmentation, and this version does not take in masks yet."
         )
     url, token, media = _server(ws.root)
     reading = ws.config.reading
@@ -53,8 +51,22 @@ def label_studio_room(ws: Workspace, report: Report = silent) -> LabelStudioRoom
         readers=reading.readers,
         adjudicator=reading.adjudicator,
         pictures=LocalFiles(media, _pixels(ws)),
+        masks=_masks(ws),
         count=count,
     )
+
+
+def _masks(ws: Workspace) -> ShownMasks:
+    """Keeps what readers paint at the size of the file that an item was imported from."""
+    paths = {item.id: item.path for item in ws.ledger.items()}
+    source = FolderSource(Path(ws.config.images.folder))
+
+    @lru_cache(maxsize=64)  # a picture's findings come one after the other
+    def own(item_id: str) -> tuple[int, int]:
+        height, width = source.read(paths[item_id]).shape[:2]  # upright, as it was imported
+        return height, width
+
+    return ShownMasks(ws.masks_folder, ws.images.size, ws.images.fit, own)
 
 
 def _server(root: Path) -> tuple[str, str, Path]:

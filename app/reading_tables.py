@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from app import show
+from app.mask_agreement import mask_agreement_of
 from ssl_core.evidence import Estimate
 from ssl_core.readers.agreement import Agreement, Pace, agreement, pace
 from ssl_core.readers.reader_evidence import fair_reads, reader_evidence
@@ -39,6 +40,7 @@ def readers_of(ws: Workspace) -> dict[str, Any]:
     return {
         "pace": [_plain(asdict(p)) for p in pace(reads, ws.config.reading.idle_cut_seconds)],
         "agreement": [_plain(asdict(a)) for a in agreement(ws.ledger.labels(), blind, groups)],
+        "mask_agreement": [_plain(asdict(one)) for one in mask_agreement_of(ws)],
         "in_dispute": len(log.disagreements()),
         "unusable": len(log.unusable()),
         "idle_cut_seconds": ws.config.reading.idle_cut_seconds,

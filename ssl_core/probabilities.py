@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ssl_core.errors import WorkspaceError
+from ssl_core.masks.predict import predict_masks
 from ssl_core.metrics import decide
 from ssl_core.progress import Report, silent
 from ssl_core.recipes import Plan, plan
@@ -44,12 +45,48 @@ def probabilities(
         WorkspaceError: the model's file is missing, the round is unknown, or an item has no pixels.
     """
     round_ = find_round(ws, number)
-    rows = _rows(ws, item_ids)
     path = _path(ws, model, plan(json.loads(round_.config)["recipe"]))
-    kept = _kept(path, _shape(ws))
+    return _through(ws, path, item_ids, lambda rows: _predicted(ws, round_, model, rows, report))
+
+
+def peaks(
+    ws: Workspace, number: int, model: Model, item_ids: Sequence[str], report: Report = silent
+) -> Floats:
+    """The highest value in [0, 1] of each map that a model draws of items, `(N, C)`.
+
+    A finding is drawn where it is one half or more, which the classifier beside the maps need not
+    say. Under test-time augmentation, and raises, as `probabilities`.
+    """
+    how = plan(json.loads(find_round(ws, number).config)["recipe"])
+    path = _path(ws, model, how).with_suffix(".peaks.npy")
+
+    def ask(rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        found = predict_masks(
+            ws.load_segmenter(model),
+            ws.images.array,
+            rows,
+            lambda _, made: {"peaks": made.maps.max(axis=(2, 3))},
+            device=_device(ws),
+            tta=how.tta,
+            report=report,
+            stage=f"round {number} {model.stage}",
+        )
+        return np.asarray(found["peaks"])
+
+    return _through(ws, path, item_ids, ask)
+
+
+def _through(
+    ws: Workspace,
+    path: Path,
+    item_ids: Sequence[str],
+    ask: Callable[[npt.NDArray[np.int64]], npt.NDArray[np.float32]],
+) -> Floats:
+    """What a file keeps of items, `(N, C)`; of those that it lacks, what `ask` says, kept too."""
+    rows, kept = _rows(ws, item_ids), _kept(path, _shape(ws))
     missing = np.unique(rows[np.isnan(kept[rows, 0])])
     if missing.size:
-        kept[missing] = _predicted(ws, round_, model, missing, report)
+        kept[missing] = ask(missing)
         _keep(path, kept)
     return kept[rows].astype(np.float64)
 
@@ -133,12 +170,15 @@ def _rows(ws: Workspace, item_ids: Sequence[str]) -> npt.NDArray[np.int64]:
 def _predicted(
     ws: Workspace, round_: Round, model: Model, rows: npt.NDArray[np.int64], report: Report
 ) -> npt.NDArray[np.float32]:
-    compute = ws.config.compute
-    device = Device(choose_device(compute.device), compute.batch_size, compute.autocast)
-    turn = replace(replay(ws, round_, report), device=device)
+    turn = replace(replay(ws, round_, report), device=_device(ws))
     stage = f"round {round_.number} {model.stage}"
     found = turn.predict(ws.network(model), rows, tta=turn.plan.tta, stage=stage)
     return found.probabilities
+
+
+def _device(ws: Workspace) -> Device:
+    compute = ws.config.compute
+    return Device(choose_device(compute.device), compute.batch_size, compute.autocast)
 
 
 def _kept(path: Path, shape: tuple[int, int]) -> npt.NDArray[np.float32]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from app.mask_agreement import MEANING, mask_agreement_of
 from app.reading_tables import EFFECTS, TRUTH
 from app.report.html import Part, Points, Section, Table
 from app.report.scene import UNKNOWN, Scene, percent, readers_of
@@ -120,7 +121,24 @@ def _agreement(scene: Scene) -> list[Part]:
         "train and validation. Weighted numbers speak of the pool, plain ones of what was read, "
         "which is of harder cases. Kappa is not known where both gave one value throughout."
     )
-    return [Table(head, tuple(rows), caption, 2)]
+    return [Table(head, tuple(rows), caption, 2), *_masks(scene)]
+
+
+def _masks(scene: Scene) -> list[Part]:
+    rows = tuple(
+        (
+            one.finding,
+            " and ".join(sorted(scene.people.name(reader) for reader in one.readers)),
+            *(_interval(one.dice, 2), f"{one.dice.n:,}"),
+            *(_interval(one.drawn, 2), f"{one.drawn.n:,}", f"{one.unsure:,}"),
+        )
+        for one in mask_agreement_of(scene.ws, weighted=True)
+    )
+    head = (
+        *("finding", "readers", "Dice, weighted [95 %]", "items", "where drawn [95 %]", "items"),
+        "could not tell",
+    )
+    return [Table(head, rows, f"Agreement of masks. {MEANING}", 2)] if rows else []
 
 
 def _pair(scene: Scene, weighted: Agreement, plain: Agreement) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ import math
 import pandas as pd
 import streamlit as st
 
-from app.web import shell
+from app.web import mask_agreement, shell
 from app.web.words import interval, percent
 from ssl_core.auditing.pool_reads import prevalence, weigher
 from ssl_core.evidence import Estimate
@@ -39,6 +39,7 @@ def show(ws: Workspace) -> None:
         "validation together, which the weighted numbers speak of. Worth: as many items of equal "
         "weight."
     )
+    mask_agreement.show(ws, weighted=True)
 
 
 @st.cache_data(show_spinner=False, max_entries=4)

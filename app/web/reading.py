@@ -14,7 +14,7 @@ import streamlit as st
 from app.reading_room import label_studio_room
 from app.reading_tables import readers_of
 from app.rooms import is_archive
-from app.web import reader_evidence, shell
+from app.web import mask_agreement, reader_evidence, shell
 from app.web.access import Person
 from app.web.blind import asked_of, waiting
 from app.web.charts import INK
@@ -281,6 +281,7 @@ def _agreement(ws: Workspace, desk: Desk) -> None:
         },
     )
     st.caption(found["truth"])
+    mask_agreement.show(ws)
 
 
 def _adjudication(ws: Workspace, desk: Desk) -> None:

@@ -7,9 +7,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from connectors.label_studio.client import Client, Gone
-from connectors.label_studio.page import ResultError, read_result
+from connectors.label_studio.results import ResultError, read_result
 from connectors.label_studio.tasks import listed
+from ssl_core.errors import ImageError
 from ssl_core.records import Pulled, Read, Rejection, Task
 
 FIELDS = (
@@ -30,7 +34,8 @@ class Desk:
     account here would pass for this reader's. `ticket` gives what a task of an item carries if it
     was put there for this reader. `made` is when the project was made, which tells it from one
     with the same number on another server. `unasked` are findings that its page, edited by hand,
-    does not ask about.
+    does not ask about. `keep` takes what was painted on an item's picture, `(H, W)` boolean, and
+    gives the digest of the kept mask; it raises `ValueError` with a phrase for what does not fit.
     """
 
     project: int
@@ -40,6 +45,7 @@ class Desk:
     ticket: Callable[[str], str] | None = None
     made: str = ""
     unasked: frozenset[str] = frozenset()
+    keep: Callable[[str, npt.NDArray[np.bool_]], str] | None = None
 
 
 def answers(
@@ -157,7 +163,20 @@ def _live(task: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 def _answered(desk: Desk, read: Read, result: object) -> Read:
     found = read_result(desk.task, result, desk.unasked)
-    return replace(read, outcome=found.outcome, answers=found.answers, reason=found.reason)
+    masks = tuple((f, _kept(desk, read.item_id, f, mask == 1)) for f, mask in found.masks)
+    return replace(
+        read, outcome=found.outcome, answers=found.answers, reason=found.reason, masks=masks
+    )
+
+
+def _kept(desk: Desk, item_id: str, finding: str, mask: npt.NDArray[np.bool_]) -> str:
+    if desk.keep is None:
+        raise ResultError("masks are not taken in here")
+    try:
+        return desk.keep(item_id, mask)
+    except (ValueError, ImageError) as error:
+        why = str(error).rstrip(".")
+        raise ResultError(f"the mask of {finding!r} cannot be taken: {why}") from error
 
 
 def _item_id(desk: Desk, task: Mapping[str, Any]) -> str:

@@ -27,9 +27,7 @@ _STYLE = """
 .rl-multi_label .lsf-choices { grid-template-columns: 1fr 122px; }
 .rl-panel .rl-other { margin-top: 12px; padding-top: 8px; border-top: 1px solid #333c46; }
 .rl-panel .rl-other .lsf-choices { grid-template-columns: 1fr; gap: 0; }
-.rl-unsure { display: flex; align-items: center; }
-.rl-unsure h4 { flex: 1; }
-.rl-unsure .lsf-choices { flex: 0 0 136px; }
+.rl-drawn .lsf-choices { grid-template-columns: 1fr 1fr; }
 .rl-panel .lsf-choice { line-height: 18px !important; min-width: 0; border-radius: 5px; }
 .rl-panel .lsf-choice:hover { background: #232a32; }
 .rl-panel .lsf-choice:has(.ant-checkbox-checked) { background: #1d4f8c; }
@@ -37,8 +35,9 @@ _STYLE = """
 .rl-multi_label .lsf-choice + .lsf-choice:has(.ant-checkbox-checked) { background: #6b5214; }
 .rl-multi_label .lsf-choice + .lsf-choice .ant-checkbox-checked .ant-checkbox-inner {
   background: #d9a420; }
-.rl .rl-unsure .lsf-choice:has(.ant-checkbox-checked) { background: #6b5214; }
-.rl .rl-unsure .ant-checkbox-checked .ant-checkbox-inner { background: #d9a420; }
+.rl .rl-drawn .lsf-choice + .lsf-choice:has(.ant-checkbox-checked) { background: #6b5214; }
+.rl .rl-drawn .lsf-choice + .lsf-choice .ant-checkbox-checked .ant-checkbox-inner {
+  background: #d9a420; }
 .rl .rl-other .lsf-choice:has(.ant-checkbox-checked) { background: #7c2d2d; }
 .rl .rl-other .ant-checkbox-checked .ant-checkbox-inner { background: #e06666; }
 .rl-exclusive .lsf-choices { gap: 1px; }

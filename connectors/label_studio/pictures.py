@@ -47,6 +47,14 @@ class LocalFiles:
             for done, _ in enumerate(pool.map(self._write, missing), start=1):
                 progress(done, len(missing))
 
+    def size(self, item_id: str) -> tuple[int, int]:
+        """`(H, W)` of an item's picture as it lies there, whatever `read` would give today.
+
+        Raises `OSError` where there is none that can be read.
+        """
+        with Image.open(self.folder / f"{item_id}.png") as image:
+            return image.height, image.width
+
     def _write(self, item_id: str) -> None:
         path = self.folder / f"{item_id}.png"
         scratch = path.with_suffix(f".{os.getpid()}.tmp")

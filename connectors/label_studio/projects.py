@@ -37,7 +37,7 @@ SETTINGS = {
     "show_collab_predictions": True,
     "show_annotation_history": False,
     "show_skip_button": True,
-    "enable_empty_annotation": True,  # nothing ticked is an answer: nothing present
+    "enable_empty_annotation": True,  # nothing ticked is an answer: nothing present (see `_own`)
     "skip_queue": "REQUEUE_FOR_OTHERS",  # what this reader skipped does not come back
     "maximum_annotations": 1,
 }
@@ -84,6 +84,12 @@ def marked(config: str, workspace: str, reader: str) -> str:
 
 def _quoted(reader: str) -> str:
     return quote(reader, safe="").replace("-", "%2D")
+
+
+def _own(config: str) -> dict[str, Any]:
+    """The settings of a project with this page: where findings are painted, the server's page does
+    not submit what holds nothing at all, since that would be no answer."""
+    return SETTINGS | {"enable_empty_annotation": "<BrushLabels" not in config}
 
 
 def find_projects(client: Client, workspace: str) -> dict[str, Project]:
@@ -139,7 +145,7 @@ def make_project(client: Client, workspace: str, title: str, reader: str, config
 def edits(project: Project, workspace: str, title: str, reader: str, config: str) -> dict[str, Any]:
     """The fields of a project that people edited, as they should be; its title is theirs."""
     held = project.held
-    fields = {k: v for k, v in SETTINGS.items() if k in held and held[k] != v}
+    fields = {k: v for k, v in _own(config).items() if k in held and held[k] != v}
     if project.label_config.strip() != config.strip():
         fields["label_config"] = config
     if marker(workspace, reader) not in str(held.get("description") or "").splitlines():
@@ -154,7 +160,7 @@ def settings(workspace: str, title: str, reader: str, config: str) -> dict[str, 
         "description": f"Cases for {reader}, in order, behind the tab {VIEW_TITLE!r}. "
         "Readloop finds this project by the line below.\n" + marker(workspace, reader),
         "label_config": config,
-        **SETTINGS,
+        **_own(config),
     }
 
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from connectors.label_studio import projects
 from connectors.label_studio.answers import Desk, answers
 from connectors.label_studio.client import Client, Refused
+from connectors.label_studio.drawn import Masks, Pictures, painted
 from connectors.label_studio.page import hint_result, label_config, unasked_findings
 from connectors.label_studio.tasks import arrange
 from ssl_core.records import AGAIN, Assignment, Hint, Pulled, Rejection, Task, person
@@ -24,20 +24,6 @@ PRIORITY_ZERO = 10**14  # the server orders data as text, so priorities are shif
 
 Count = Callable[[str, int, int], None]
 """Told what is being done, how much of it is done, and how much there is."""
-
-
-class Pictures(Protocol):
-    """Where the server, or a reader's browser, finds an item's picture."""
-
-    @property
-    def folder(self) -> Path | None:
-        """The folder that the server serves itself; None where another server does."""
-
-    def url(self, item_id: str) -> str:
-        """The address that a task holds."""
-
-    def prepare(self, item_ids: Sequence[str], progress: Callable[[int, int], None]) -> None:
-        """See to it that the addresses will answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +39,9 @@ class LabelStudioRoom:
     """A `ReadingRoom` on a Label Studio server.
 
     `workspace` is an opaque name that tells this workspace's projects from others; `title` is for
-    people. Methods raise `ReadingRoomError` when the server cannot be reached or refuses; they
-    may then be called again, whatever had been done.
+    people. `masks` keeps what is painted; nothing painted is taken in without. Methods raise
+    `ReadingRoomError` when the server cannot be reached or refuses; they may then be called again,
+    whatever had been done.
     """
 
     def __init__(
@@ -67,6 +54,7 @@ class LabelStudioRoom:
         readers: Sequence[str],
         adjudicator: str = "",
         pictures: Pictures,
+        masks: Masks | None = None,
         count: Count = lambda what, done, of: None,
     ) -> None:
         self.readers = tuple(readers)
@@ -74,7 +62,7 @@ class LabelStudioRoom:
         """What was mended on the server, in sentences."""
         self._client, self._task, self._workspace = client, task, workspace
         self._title, self._pictures, self._count = title, pictures, count
-        self._adjudicator = adjudicator
+        self._adjudicator, self._masks = adjudicator, masks
         self._page = label_config(task)
         self._pulled: set[int] = set()  # projects whose answers were taken in as their page stands
 
@@ -97,7 +85,9 @@ class LabelStudioRoom:
                 one.item_id: self._wanted(one, rank, len(assignments), hints)
                 for rank, one in enumerate(assignments)
             }
-            arrange(self._client, project, wanted, partial(self._count, f"queue for {reader}"))
+            drawn = {a.item_id for a in assignments if a.hinted and _drawn(hints, a.item_id)}
+            count = partial(self._count, f"queue for {reader}")
+            arrange(self._client, project, wanted, count, partial(self._painted, hints, drawn))
 
     def pull(self, bookmark: str) -> Iterator[Pulled]:
         """What changed in every reader's project; of a page, oldest first.
@@ -133,6 +123,7 @@ class LabelStudioRoom:
             ticket=partial(self._ticket, project.reader),
             made=project.made,
             unasked=unasked_findings(self._task, projects.offered(project.label_config)),
+            keep=self._masks.keep if self._masks else None,
         )
         began, changed, doubtful = self._moment(), False, list[int]()
         known = mark.get("doubtful", [])
@@ -215,7 +206,7 @@ class LabelStudioRoom:
         shown = {h.finding: h.value for h in hints.get(one.item_id, ())} if one.hinted else {}
         prediction = {
             "model_version": projects.MODEL_VERSION,
-            # Without a result it pre-ticks nothing: the read is blind. The score is that of the
+            # Without a result it fills in nothing: the read is blind. The score is that of the
             # order alone, since a strategy's own would tell the random control from its choice.
             "result": hint_result(self._task, shown) if shown else [],
             "score": 1.0 - rank / of,
@@ -228,6 +219,20 @@ class LabelStudioRoom:
             "ticket": self._ticket(one.reader, one.item_id),
         }
         return {"data": data, "predictions": [prediction]}
+
+    def _painted(
+        self,
+        hints: Mapping[str, Sequence[Hint]],
+        drawn: Collection[str],
+        item_id: str,
+        task: dict[str, Any],
+    ) -> dict[str, Any]:
+        """A task with the model's masks on its picture, if its reader is shown any."""
+        if item_id not in drawn or self._masks is None:
+            return task
+        (prediction,) = task["predictions"]
+        result = painted(self._task, hints[item_id], item_id, self._pictures, self._masks)
+        return {**task, "predictions": [{**prediction, "result": result}]}
 
     def _ticket(self, reader: str, item_id: str) -> str:
         """Tells a task that was put there from one that was made or copied by hand."""
@@ -252,6 +257,10 @@ class LabelStudioRoom:
         """A moment before which nothing is still on its way, by the server's clock."""
         now = self._client.now
         return (now - MARGIN).strftime("%Y-%m-%dT%H:%M:%S.%fZ") if now else ""
+
+
+def _drawn(hints: Mapping[str, Sequence[Hint]], item_id: str) -> bool:
+    return any(hint.mask for hint in hints.get(item_id, ()))
 
 
 def _identity(project: projects.Project) -> str:

@@ -25,6 +25,7 @@ Wanted = Mapping[str, dict[str, Any]]
 """A task to be shown for each item id: its `data` and `predictions`, as an import takes them."""
 
 Count = Callable[[int, int], None]
+Complete = Callable[[str, dict[str, Any]], dict[str, Any]]
 
 
 def _silent(done: int, of: int) -> None:
@@ -98,14 +99,21 @@ def _held(task: Mapping[str, Any], data: dict[str, Any]) -> Held:
 
 
 def arrange(
-    client: Client, project: int, wanted: Wanted, count: Count = lambda n, of: None
+    client: Client,
+    project: int,
+    wanted: Wanted,
+    count: Count = lambda n, of: None,
+    complete: Complete = lambda item_id, task: task,
 ) -> None:
     """Make the open tasks of a project those `wanted`, and leave alone what is read or being read.
+
+    `complete` is given each task that is posted, with its item: what takes long to make, and is not
+    needed for tasks that the server holds.
 
     Raises `ReadingRoomError`; whatever was done by then stands, and the next call does the rest.
     """
     held = held_tasks(client, project)
-    _post_missing(client, project, wanted, held, count)
+    _post_missing(client, project, wanted, held, count, complete)
     spare: list[int] = []
     closed: list[int] = []
     for item_id, tasks in held.items():
@@ -125,16 +133,22 @@ def arrange(
 
 
 def _post_missing(
-    client: Client, project: int, wanted: Wanted, held: dict[str, list[Held]], count: Count
+    client: Client,
+    project: int,
+    wanted: Wanted,
+    held: dict[str, list[Held]],
+    count: Count,
+    complete: Complete,
 ) -> None:
     """Post what is not `held`; after a lost answer, `held` becomes what a new look finds."""
     for attempt in range(1, ATTEMPTS + 1):
-        missing = [task for item_id, task in wanted.items() if item_id not in held]
+        missing = [one for one in wanted.items() if one[0] not in held]
         before = _total(client, project) if missing else 0
         try:
             for start in range(0, len(missing), CHUNK):
                 count(start, len(missing))
-                client.post(f"api/projects/{project}/import", missing[start : start + CHUNK])
+                tasks = [complete(*one) for one in missing[start : start + CHUNK]]
+                client.post(f"api/projects/{project}/import", tasks)
             count(len(missing), len(missing))
             if missing and attempt < ATTEMPTS:
                 _check_total(client, project, before + len(missing))

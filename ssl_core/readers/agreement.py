@@ -109,22 +109,34 @@ def agreement(
             with weights; see `test_weighted.py`). An item that stands for nothing
             is left out.
     """
+    said = said_by(labels, reads)
+    values = {who: {i: one.value for i, one in each.items()} for who, each in said.items()}
+    found = (_agreement(values, *one, groups or {}, weigh) for one in pairs_of(values))
+    return [one for one in found if one is not None]
+
+
+def said_by(
+    labels: Iterable[Label], reads: Iterable[HeldRead] | None = None
+) -> dict[tuple[str, str], dict[str, Label]]:
+    """By finding and reader, the label of each item that counts for agreement; see `agreement`."""
     counted = None if reads is None else {_pair(r) for r in reads if r.outcome == "read"}
-    values: Values = {}
+    said: dict[tuple[str, str], dict[str, Label]] = {}
     for label in labels:
         if label.role == "adjudicator" or label.source == "import":
             continue
         if counted is None or (label.item_id, label.reader) in counted:
-            said = values.setdefault((label.finding, label.reader), {})
-            said[label.item_id] = label.value
-    readers = sorted({reader for _, reader in values})
-    pairs = [
-        (finding, *pair)
-        for finding in sorted({finding for finding, _ in values})
-        for pair in combinations(readers, 2)
+            said.setdefault((label.finding, label.reader), {})[label.item_id] = label
+    return said
+
+
+def pairs_of(said: Collection[tuple[str, str]]) -> list[tuple[str, str, str]]:
+    """Each finding with each pair of readers, in order of the names."""
+    readers = sorted({reader for _, reader in said})
+    return [
+        (finding, first, second)
+        for finding in sorted({finding for finding, _ in said})
+        for first, second in combinations(readers, 2)
     ]
-    found = (_agreement(values, *one, groups or {}, weigh) for one in pairs)
-    return [one for one in found if one is not None]
 
 
 def kappa(cells: npt.ArrayLike) -> Floats:

@@ -9,9 +9,10 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from ssl_core.probabilities import calls, probabilities
+from ssl_core.probabilities import calls, peaks, probabilities
 from ssl_core.progress import Report, silent
 from ssl_core.readers.anchoring import HintedOrBlind
+from ssl_core.readers.hints import DRAWN
 from ssl_core.records import Model
 from ssl_core.student import operating_point
 from ssl_core.workspace import Workspace
@@ -80,6 +81,8 @@ def _opinions(
     """What a model calls present, `(n, C)`."""
     if not item_ids:
         return np.zeros((0, len(ws.ledger.task.findings)), dtype=bool)
+    if ws.ledger.task.kind == "segmentation":
+        return np.asarray(peaks(ws, number, model, item_ids, report) >= DRAWN)
     scores = probabilities(ws, number, model, item_ids, report)
     return calls(ws, scores, operating_point(ws, number, model.stage))
 

@@ -151,7 +151,7 @@ def _anchoring(ws: Workspace) -> tuple[list[Anchoring], str]:
 def _second(ws: Workspace, curve: Curve) -> SecondRead:
     ledger = ws.ledger
     items, log = ledger.items("train"), ledger.reading
-    line = curve.line("student")
+    line = curve.line("student") if ledger.task.metric == "auroc" else None  # Dice says no R²
     asked = {s.item_id for _, s in ledger.selected()} | ledger.labeled_items()
     return second_read(
         ledger.labels(),

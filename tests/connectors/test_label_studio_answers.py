@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from connectors.label_studio.answers import Desk, read_task
-from connectors.label_studio.page import ResultError, hint_result
+from connectors.label_studio.page import hint_result
+from connectors.label_studio.results import ResultError
 from ssl_core.records import Outcome, Read, Task
 
 TASK = Task("multi_label", ("effusion", "mass"))

@@ -21,15 +21,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from connectors.label_studio import page
+from connectors.label_studio import page, projects
 from connectors.label_studio.masks import decode_mask, encode_mask
-from connectors.label_studio.page import (
-    Reading,
-    ResultError,
-    hint_result,
-    label_config,
-    read_result,
-)
+from connectors.label_studio.page import hint_result, label_config, unasked_findings
+from connectors.label_studio.results import Reading, ResultError, read_result
 from ssl_core.records import Task
 
 BINARY = Task("binary", ("Effusion",))
@@ -153,9 +148,12 @@ def test_the_sdk_understands_the_page_and_its_hints(task: Task):
 
     interface = LabelInterface(label_config(task))
     interface.validate()
-    if task is not MASKS:
-        hint = hint_result(task, {task.findings[0]: 1.0})
-        assert interface.validate_annotation({"result": hint})
+    first, *others = task.findings
+    masks = {first: DISC == 1} if task is MASKS else {}
+    said = {first: 1.0} | dict.fromkeys(others if task is MASKS else (), 0.0)
+    hint = hint_result(task, said, masks)
+    assert len(hint) == len(said)
+    assert interface.validate_annotation({"result": hint})
 
 
 # What readers submitted ---------------------------------------------------------------------------
@@ -272,7 +270,11 @@ NEARLY = st.fixed_dictionaries(
 def test_any_json_is_a_reading_or_a_result_error(task: Task, result: object):
     with contextlib.suppress(ResultError):
         reading = read_result(task, result)
-        assert len(reading.answers) == (len(task.findings) if reading.outcome == "read" else 0)
+        if task is MASKS and reading.outcome == "read":
+            assert 1 <= len(reading.answers) <= 2
+            assert {f for f, _ in reading.masks} == {f for f, v in reading.answers if v == 1.0}
+        else:
+            assert len(reading.answers) == (len(task.findings) if reading.outcome == "read" else 0)
 
 
 # Hints --------------------------------------------------------------------------------------------
@@ -303,7 +305,11 @@ def test_a_multi_class_hint_reads_back():
 
 @pytest.mark.parametrize(
     ("task", "values"),
-    [(MASKS, {}), (FINDINGS, {"Edema": 1.0}), (CLASSES, {"Normal": 1.0, "Viral": 1.0})],
+    [
+        (MASKS, {"Edema": 0.0}),
+        (FINDINGS, {"Edema": 1.0}),
+        (CLASSES, {"Normal": 1.0, "Viral": 1.0}),
+    ],
 )
 def test_hints_that_the_page_cannot_show_are_refused(task: Task, values: dict[str, float]):
     with pytest.raises(ValueError, match=r"\.$"):
@@ -348,10 +354,46 @@ def test_painted_findings_are_present_and_their_regions_are_one_mask():
     np.testing.assert_array_equal(mask, DISC)
 
 
-def test_a_region_erased_to_nothing_is_absent():
-    reading = read_result(MASKS, [paint("Nodule", np.zeros_like(DISC))])
-    same([value for _, value in reading.answers], [0.0, 0.0])
+def test_absent_cannot_tell_and_not_looked_at_are_three_things():
+    absent = read_result(MASKS, [tick("f1", "absent")])
+    assert absent.answers == (("Pneumothorax", 0.0),)  # and nothing is known of the nodule
+    both = read_result(MASKS, [tick("f2", "cannot tell"), tick("f1", "absent")])
+    same([value for _, value in both.answers], [0.0, math.nan])
+    assert absent.masks == both.masks == ()
+    for nothing in ([], None, [tick("f1")], [paint("Nodule", np.zeros_like(DISC))]):
+        with pytest.raises(ResultError, match="nothing is painted, and nothing marked 'absent'"):
+            read_result(MASKS, nothing)
+    assert read_result(MASKS, [tick("unusable", "image unusable")]).outcome == "unusable"
+
+
+def test_a_region_erased_to_nothing_is_not_painted():
+    reading = read_result(MASKS, [paint("Nodule", np.zeros_like(DISC)), tick("f2", "absent")])
+    assert reading.answers == (("Nodule", 0.0),)
     assert reading.masks == ()
+
+
+def test_what_an_edited_page_does_not_ask_about_is_left_out():
+    page = label_config(MASKS).replace('<Label value="Nodule" hotkey="2"', '<Label value="Mass"')
+    offered = projects.offered(page)
+    unasked = unasked_findings(MASKS, offered)
+    assert unasked == {"Nodule"}
+    result = [tick("f1", "absent"), tick("f2", "absent")]
+    assert read_result(MASKS, result, unasked).answers == (("Pneumothorax", 0.0),)
+
+
+@given(st.data())
+def test_a_hint_of_masks_reads_back(data: st.DataObject):
+    mask = data.draw(SMALL)
+    value = data.draw(VALUES)
+    hint = hint_result(MASKS, {"Nodule": value, "Pneumothorax": 0.0}, {"Nodule": mask == 1})
+    reading = read_result(MASKS, hint)
+    told = dict(reading.answers)
+    assert told.pop("Pneumothorax") == 0.0
+    drawn = value == 1.0 and mask.any()
+    if drawn:
+        np.testing.assert_array_equal(dict(reading.masks)["Nodule"], mask)
+    assert bool(reading.masks) == drawn
+    same(list(told.values()), [value] if drawn or value != 1.0 else [])
 
 
 @pytest.mark.parametrize(
@@ -399,7 +441,10 @@ def test_a_claim_of_the_largest_size_costs_nothing_when_the_bytes_are_few():
     [
         ([paint("Nodule", DISC), paint("Nodule", DISC.T.copy())], "different sizes"),
         ([paint("Nodule", DISC), tick("f2", "cannot tell")], "painted and marked"),
+        ([paint("Nodule", DISC), tick("f2", "absent")], "'Nodule' is painted and marked 'absent'"),
+        ([tick("f1", "absent", "cannot tell")], "'absent' and 'cannot tell' exclude each other"),
         ([paint("Mass", DISC)], "the page offers Pneumothorax, Nodule"),
+        ([paint("Nodule", DISC, value={"brushlabels": []})], "painted region names no finding"),
     ],
 )
 def test_masks_that_contradict_are_refused(result: list, phrase: str):
@@ -559,12 +604,14 @@ def test_in_the_browser_findings_are_painted(server, tab):
             tab.mouse.down()
             tab.mouse.move(left + (x + 0.25) * side, top + y * side, steps=5)
             tab.mouse.up()
-            tab.wait_for_timeout(300)  # the stroke becomes a region in the background
+            tab.wait_for_timeout(1000)  # the stroke becomes a region in the background
 
-        reader.press("1")
-        stroke(0.25, 0.25)
-        reader.press("Escape", "2")
-        stroke(0.5, 0.75)
+        tab.wait_for_timeout(1500)  # a key pressed while the page still loads is lost
+        for key, name, x, y in (("1", "Pneumothorax", 0.25, 0.25), ("2", "Nodule", 0.5, 0.75)):
+            reader.press(key)
+            tab.locator(".lsf-label_selected", has_text=name).wait_for()
+            stroke(x, y)
+            reader.press("Escape")
         painted = reader.submit()
         same([value for _, value in painted.answers], [1.0, 1.0])
         (above, first), (below, second) = painted.masks
@@ -574,4 +621,4 @@ def test_in_the_browser_findings_are_painted(server, tab):
         assert first[32:].sum() == 0
         assert second[48, 40] == 1
         assert second[:32].sum() == 0
-        same(reader.answers("s"), [0.0, math.nan])
+        same(reader.answers("a", "Shift+S"), [0.0, math.nan])
