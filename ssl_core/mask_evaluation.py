@@ -94,9 +94,6 @@ def compared(
 
 def _maps(turn: Turn, model: Model, split: Split, items: Part) -> Halves:
     """`(n, C, S, S)`; what the pages ask of them besides is put by."""
-    size = turn.workspace.images.size
-    if not items.ids:
-        return np.empty((0, len(turn.findings), size, size), np.float16)
     found = predict_masks(
         turn.workspace.load_segmenter(model),
         turn.workspace.images.array,

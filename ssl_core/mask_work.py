@@ -210,9 +210,8 @@ def mask_view(turn: Turn, needs: frozenset[str]) -> PoolView:
     else:
         models = [turn.fresh_segmenter("features")]
     pool, labeled = turn.askable, turn.labeled
-    found = _scored(turn, needs, models, pool.rows) if len(pool.ids) else {}
-    empty = np.empty((0, len(turn.findings)), np.float32)
-    seen = Prediction(found.pop("classes", empty), found.pop("features", empty))
+    found = _scored(turn, needs, models, pool.rows)
+    seen = Prediction(found.pop("classes"), found.pop("features"))
     keep_prediction(turn, "select", pool.rows, seen)
     known = None
     if len(labeled.ids) and "features" in needs:

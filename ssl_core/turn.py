@@ -138,9 +138,6 @@ class Turn:
         Where masks are drawn probabilities are the auxiliary classifier's, or the map's maximum.
         """
         if isinstance(network, Segmenter):
-            empty = np.empty((0, len(self.findings)), np.float32)
-            if not len(rows):
-                return Prediction(empty, empty)
             found = predict_masks(
                 network,
                 self.workspace.images.array,

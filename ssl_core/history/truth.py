@@ -34,7 +34,7 @@ def label_matrix(
     shape = (len(ids), len(findings))
     votes, voters = np.zeros(shape), np.zeros(shape, dtype=bool)
     truth, decided = np.full(shape, np.nan), np.zeros(shape, dtype=bool)
-    for label in _one_vote_each(labels):
+    for label in one_vote_each(labels):
         if label.item_id not in row:
             continue
         entry = row[label.item_id], column[label.finding]
@@ -50,21 +50,18 @@ def label_matrix(
     return truth
 
 
-def _one_vote_each(labels: Iterable[Label]) -> Iterator[Label]:
-    """The labels, less second answers that repeat the same person's first."""
+def one_vote_each(labels: Iterable[Label]) -> Iterator[Label]:
+    """The labels, less those by which a person says at a second desk what they said before."""
     labels = list(labels)
-    again = {(x.item_id, x.finding, person(x.reader)) for x in labels if x.reader.endswith(AGAIN)}
-    if not again:
-        yield from labels
-        return
-    said: set[tuple[str, str, str, float]] = set()
-    for label in labels:
-        who = label.item_id, label.finding, person(label.reader)
-        if who in again and label.source != "import" and label.role == "reader":
-            if (*who, label.value) in said:
-                continue
-            said.add((*who, label.value))
-        yield label
+    first = {
+        (x.item_id, x.finding, x.reader, x.value)
+        for x in labels
+        if x.source != "import" and x.role == "reader"
+    }
+    for x in labels:
+        second = x.reader.endswith(AGAIN)
+        if not (second and (x.item_id, x.finding, person(x.reader), x.value) in first):
+            yield x
 
 
 def unusable_items(reads: Iterable[HeldRead]) -> set[str]:

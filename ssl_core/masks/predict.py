@@ -55,7 +55,7 @@ def each_batch(
     Args:
         models: all see the same batch.
         pixels: `(N_all, C_in, S, S)` uint8.
-        rows: `(N,)` rows of `pixels`, in the order of the answer; N ≥ 1.
+        rows: `(N,)` rows of `pixels`, in the order of the answer.
         keep: called with the batch's places in `rows` and each model's `Maps`; gives arrays whose
             first axis is the batch's.
         device: where to run; the models are moved there.
@@ -71,9 +71,9 @@ def each_batch(
         model.to(device.name).eval()
     with torch.inference_mode():
         for start in range(0, max(len(mine), 1), device.batch_size):
-            # A process without rows still has to know what is kept.
+            # Without rows there is still an answer: what is kept, of none.
             chunk = mine[start : start + device.batch_size] if len(mine) else np.arange(1)
-            images = device.place(pixels[rows[chunk]])
+            images = device.place(pixels[rows[chunk] if len(rows) else chunk])
             kept = keep(chunk, [_ask(model, images, device, tta) for model in models])
             found.append(kept if len(mine) else {name: a[:0] for name, a in kept.items()})
             report(Progress(stage, min(start + len(chunk), len(mine)), len(mine)))

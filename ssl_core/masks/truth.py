@@ -5,6 +5,7 @@ The rule of `history.truth`, asked of each pixel of an item and a finding:
 1. An adjudicator who read the item decides, "cannot tell" included.
 2. Otherwise the readers vote: with the mask that they drew, or with an empty one where they said
    absent; "cannot tell" is no vote. What more readers put inside than outside is inside.
+   Who read again has one vote: their first mask, unless they contradict themselves.
 3. Pixels where the vote is even are unknown: they give no loss and are not measured.
 4. Where no reader answered, an imported label holds.
 
@@ -23,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ssl_core.errors import WorkspaceError
-from ssl_core.history.truth import label_matrix
+from ssl_core.history.truth import label_matrix, one_vote_each
 from ssl_core.masks.overlap import Bools
 from ssl_core.masks.store import MaskStore
 from ssl_core.records import Label
@@ -107,7 +108,7 @@ def _votes(
     column = {finding: position for position, finding in enumerate(findings)}
     imported, read = dict[Entry, Votes](), dict[Entry, Votes]()
     adjudicated = dict[Entry, Votes]()
-    for label in labels:
+    for label in one_vote_each(labels):
         if label.item_id not in row:
             continue
         entry = row[label.item_id], column[label.finding]

@@ -13,7 +13,7 @@ from ssl_core.history.truth import label_matrix
 from ssl_core.masks.files import digest_of, keep
 from ssl_core.masks.store import MaskStore
 from ssl_core.masks.truth import mask_truth
-from ssl_core.records import Label
+from ssl_core.records import AGAIN, Label
 
 NAN = math.nan
 ANN, BOB, EVE, CAT = "ann", "bob", "eve", "cat"  # cat is the adjudicator
@@ -64,6 +64,9 @@ TABLE = [
     ([said(ANN, "1100"), said(BOB, "1010"), said(CAT, "0011")], "0011", 1.0),
     ([said(ANN, "1100"), said(BOB, "1010"), said(CAT, ABSENT)], "0000", 0.0),
     ([said(ANN, "1100"), said(BOB, "1010"), said(CAT, UNSURE)], "????", NAN),
+    ([said(ANN, "1100"), said(ANN + AGAIN, "0011")], "1100", 1.0),  # one person has one vote
+    ([said(ANN, "1100"), said(ANN + AGAIN, ABSENT)], "??00", NAN),
+    ([said(ANN, "1100"), said(ANN + AGAIN, "1100"), said(BOB, "0011")], "????", 1.0),
     ([imported("0110")], "0110", 1.0),
     ([imported(ABSENT)], "0000", 0.0),
     ([imported("0110"), said(ANN, "1000")], "1000", 1.0),  # a reader's mask, not the file's

@@ -163,6 +163,14 @@ def test_every_strategy_that_suits_asks_of_a_model_that_draws(strategy, learned,
         assert "foreground" in strategy or any(np.isfinite(one.score) for one in chosen)
 
 
+def test_a_pool_that_is_read_through_asks_for_nothing(tmp_path):
+    workspace, room = toy.opened(made(tmp_path / "w", "supervised_masks"))
+    run_round(workspace, room, query_size=len(workspace.ledger.items("train")))
+    last = run_round(workspace, room, query_size=5)
+    assert workspace.ledger.selections(last) == []
+    assert workspace.ledger.finished(last)
+
+
 def test_an_archive_is_replayed_with_dice(tmp_path):
     root = made(tmp_path / "w", "mean_teacher_masks")
     workspace, _ = toy.opened(root)
