@@ -117,7 +117,7 @@ def export(ws: Workspace, out: Path) -> list[str]:
         raise WorkspaceError(f"{out} is not an empty folder: choose another for the export.")
     found = find_in_use(ws)
     if found:
-        ws.load(found[1])  # a damaged one is refused before anything is written
+        ws.network(found[1])  # a damaged one is refused before anything is written
     fresh = not out.exists()
     out.mkdir(parents=True, exist_ok=True)
     try:
