@@ -13,8 +13,8 @@ from typing import Any
 from ssl_core.config import Config, faults
 from ssl_core.errors import ConfigError
 from ssl_core.preflight import check_settings
-from ssl_core.presets import PRESETS, preset
-from ssl_core.recipes import ALL_RECIPES, plan
+from ssl_core.presets import MASK_PRESETS, PRESETS, preset
+from ssl_core.recipes import ALL_RECIPES, MASK_RECIPES, plan
 
 TABLES = ("selection", "model", "compute", "recipe", "seed")
 
@@ -82,13 +82,14 @@ def recipe_tables(config: Config) -> dict[str, dict[str, Any]]:
     """Recipe tables to choose from, by what to call them; the workspace's own is the first.
 
     Then those of the presets for the workspace's network, or where none is for it the recipes as
-    published.
+    published; where masks are drawn those for masks alone, and elsewhere the others.
     """
     found = {"as in readloop.toml": dict(config.recipe)}
     network = config.model.backbone
-    fitting = [name for name, one in PRESETS.items() if one["model"]["backbone"] == network]
+    presets = MASK_PRESETS if config.recipe.get("name") in MASK_RECIPES else PRESETS
+    fitting = [name for name, one in presets.items() if one["model"]["backbone"] == network]
     for name in fitting or ["paper"]:
-        for recipe in PRESETS[name]["recipes"]:
+        for recipe in presets[name]["recipes"]:
             found[f"{recipe}, preset {name}"] = preset(name, recipe)["recipe"]
     return found
 
