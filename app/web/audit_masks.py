@@ -76,13 +76,13 @@ def _dice(
 
 
 def _summary(values: npt.NDArray[np.float64], split: Split) -> None:
-    green, blue = (
-        f'<span class="rl-swatch" style="display:inline-block;background:{colour}"></span>'
+    readers, model = (
+        f'<span class="rl-swatch" style="background:{colour}"></span>'
         for colour in (READERS[0], STUDENT)
     )
     learned = " The model has learned from those that were read before its round."
     st.html(
-        f'<p class="rl-quiet">{green} readers {blue} the model. {len(values):,} cases, '
+        f'<p class="rl-quiet">{readers} readers {model} the model · {len(values):,} cases, '
         f"worst first; {(values < 0.5).sum():,} below a Dice of one half, median "
         f"{np.median(values):.3f}.{learned if split == 'train' else ''}</p>"
     )
@@ -98,7 +98,7 @@ def _shown(
     pictures, captions = [], []
     for pixels, ours, theirs in zip(ws.images.pixels(ids), told, drawn, strict=True):
         layers = [Layer(ours, rgb(READERS[0])), Layer(theirs, rgb(STUDENT))]
-        pictures.append(encoded(outlined(pixels, layers, 2 * SIDE)))
+        pictures.append(encoded(outlined(pixels, layers, 2 * SIDE, width=4)))
         captions.append(_compared(ours, theirs))
     return pictures, captions
 

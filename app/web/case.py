@@ -73,8 +73,7 @@ def page(ws: Workspace, person: Person) -> None:
     opinions = opinions_of(ws, number, subject.pixels)
     if ws.ledger.task.kind == "segmentation":
         split = _ids(ws, str(ws.root)).get(subject.item_id, "")
-        case_masks.show(ws, subject.rgb, subject.item_id, split, opinions)
-        st.caption(shell.plain(subject.name))
+        case_masks.show(ws, subject.rgb, subject.name, subject.item_id, split, opinions)
     else:
         finding, opacity, centre, width = _controls(ws)
         _pictures(ws, subject, opinions, finding, opacity, (centre, width))

@@ -25,10 +25,12 @@ from ssl_core.workspace import Workspace
 
 SIDE = 720  # pixels of the picture that all layers lie over
 TOGETHER = "readers together"
-READERS = ("#009E73", "#F0E442")
+READERS = ("#F0E442", "#009E73")
 MODELS = ("#D55E00", "#E69F00", "#CC79A7")
 STUDENT = "#56B4E9"
-"""Okabe and Ito's colours; of the blues the light one, which is seen on dark images."""
+"""Okabe and Ito's colours, the light ones first: they are seen on dark images."""
+WHO = {"import": "the import", "archive": "the simulated reader"}
+"""Who drew it, by a label's source, where that is no person."""
 STYLES = ("Contour", "Fill")
 PANELS = 4  # in a row
 
@@ -49,11 +51,16 @@ class Drawing:
 
 
 def show(
-    ws: Workspace, image: npt.NDArray[np.uint8], item_id: str, split: str, opinions: list[Opinion]
+    ws: Workspace,
+    image: npt.NDArray[np.uint8],
+    name: str,
+    item_id: str,
+    split: str,
+    opinions: list[Opinion],
 ) -> None:
     """Overlays with their settings, the same side by side, and the numbers.
 
-    `item_id` is "" for an upload. Labels of the vault, split "vault", are not looked at.
+    `name` is what to call the image; `item_id` is "" for an upload. Labels of the vault, split "vault", are not looked at.
     """
     findings = ws.ledger.task.findings
     first, second, third = st.columns([2, 2, 2])
@@ -69,7 +76,7 @@ def show(
     left, right = st.columns([3, 2])
     with right:
         layers = _settings(drawings)
-    left.image(painted(picture, layers), width="stretch")
+    left.image(painted(picture, layers), caption=shell.plain(name), width="stretch")
     _side_by_side(picture, drawings)
     _table(ws, item_id, labels, opinions)
 
@@ -104,7 +111,7 @@ def _by_readers(
         mask = np.zeros(size, bool)
         if label.mask is not None:
             mask = _kept(ws, label.mask, size)
-        reader = "the import" if label.source == "import" else label.reader
+        reader = WHO.get(label.source, label.reader)
         yield Drawing(reader, mask, READERS[place % len(READERS)], float(mask.mean()))
 
 

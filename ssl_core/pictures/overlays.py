@@ -63,7 +63,7 @@ def resized(mask: Bools, height: int, width: int) -> Bools:
     return np.asarray(np.asarray(image.resize((width, height), Image.Resampling.BILINEAR)) >= 0.5)
 
 
-def outlined(pixels: Pixels, layers: Sequence[Layer], side: int) -> Pixels:
+def outlined(pixels: Pixels, layers: Sequence[Layer], side: int, width: int = WIDTH) -> Pixels:
     """An item `(C_in, S, S)` of the pixel store, enlarged to `(3, side, side)` under its layers.
 
     The layers' masks are of the working size `(S, S)`.
@@ -74,4 +74,4 @@ def outlined(pixels: Pixels, layers: Sequence[Layer], side: int) -> Pixels:
     fitted = [
         Layer(resized(one.mask, side, side), one.colour, one.opacity, one.filled) for one in layers
     ]
-    return np.ascontiguousarray(np.moveaxis(painted(large, fitted), -1, 0))
+    return np.ascontiguousarray(np.moveaxis(painted(large, fitted, width), -1, 0))

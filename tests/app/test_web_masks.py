@@ -119,8 +119,8 @@ def test_a_case_shows_reader_teacher_and_student_with_their_dice(drawn, ws):
     item_id = read_case(ws)
     at = web.shown(drawn, "case", item=item_id)
     overlay, *panels = images(at)
-    assert overlay == ""
-    assert panels[0] == "archive"
+    assert overlay.startswith(f"item {item_id[:12]} (train")
+    assert panels[0] == "the simulated reader"
     items = labeled(ws, "train")
     place = items.ids.index(item_id)
     for model, panel in zip(MODELS, panels[1:], strict=True):
@@ -195,7 +195,7 @@ def test_two_readers_who_disagree_are_shown_apart_and_together(copy):
     at = web.shown(copy, "case", item=item_id)
     assert [c.split(":")[0] for c in images(at)[1:4]] == [
         "readers together, draws nothing",
-        "archive",
+        "the simulated reader",
         "ben, draws nothing",
     ]
 
