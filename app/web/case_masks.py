@@ -60,7 +60,8 @@ def show(
 ) -> None:
     """Overlays with their settings, the same side by side, and the numbers.
 
-    `name` is what to call the image; `item_id` is "" for an upload. Labels of the vault, split "vault", are not looked at.
+    `name` is what to call the image; `item_id` is "" for an upload. Labels of the vault, split
+    "vault", are not looked at.
     """
     findings = ws.ledger.task.findings
     first, second, third = st.columns([2, 2, 2])
