@@ -187,10 +187,13 @@ def _chart(rows: pd.DataFrame) -> alt.LayerChart:
         xOffset=alt.XOffset("finding:N"),
         color=alt.Color("finding:N", title=None, scale=scale, legend=alt.Legend(orient="top")),
     )
-    y = alt.Scale(domain=[0, 1])
+    lowest = float(rows["low"].fillna(rows["dice"]).min())
+    y = alt.Scale(domain=[max(0.0, math.floor(lowest * 10 - 0.5) / 10), 1], clamp=True)
     bars = base.mark_rule(strokeWidth=2).encode(
-        y=alt.Y("low:Q", scale=y, title="Dice of pseudo-masks on validation, 95 %"), y2="high:Q"
+        y=alt.Y("low:Q", scale=y, title="Dice on validation, 95 %"), y2="high:Q"
     )
     tips = ["where", "finding", "drawn", "rightly drawn", alt.Tooltip("dice:Q", format=".3f")]
-    dots = base.mark_point(filled=True, size=80, opacity=1).encode(y="dice:Q", tooltip=tips)
+    dots = base.mark_point(filled=True, size=60, opacity=1).encode(
+        y=alt.Y("dice:Q", scale=y), tooltip=tips
+    )
     return (bars + dots).configure_axis(gridColor=INK, gridOpacity=0.18)
