@@ -96,3 +96,20 @@ def test_maps_and_what_cannot_be_done_yet(copy, tmp_path, capsys):
     assert "is not trained" not in said(capsys, "status", fresh)
     said(capsys, "report", fresh, "--out", tmp_path / "fresh.html")
     assert "AUROC" not in (tmp_path / "fresh.html").read_text()
+
+
+def test_a_replay_is_told_in_dice(tmp_path, capsys):
+    root = mask_workspaces.empty(tmp_path / "w", "supervised_masks")
+    options = ("--budgets", "8,16", "--strategies", "foreground_random", "--seeds", "0,1")
+    told = said(capsys, "replay", root, *options, "--out", tmp_path / "out")
+    assert "AUROC" not in told
+    assert "foreground_random beside random: Dice, paired" in told
+    assert "foreground_random has a mean Dice of" in told
+    assert "For a Dice of" in told
+    found = json.loads((tmp_path / "out" / "claims.json").read_text())
+    assert found["metric"] == "Dice"
+    assert all(0 <= one["value"] <= 1 for one in found["replayed"][0]["auroc"])
+    said(capsys, "report", root, "--out", tmp_path / "report.html")
+    text = (tmp_path / "report.html").read_text()
+    assert "AUROC" not in text
+    assert "Dice of foreground_random beside the random arm of the replay" in text
