@@ -41,6 +41,7 @@ CUT = 0.5  # a map's pixel from here on is drawn
 _CHECK = 4  # bytes
 
 Rows = npt.NDArray[np.int64]
+Packed = dict[int, npt.NDArray[np.uint8]]  # by row of the pixel store
 
 
 def drawn_masks(maps: npt.NDArray[np.floating]) -> Bools:
@@ -59,20 +60,19 @@ def drawings(
     Raises:
         WorkspaceError: the model's file is missing, the round is unknown, or an item has no pixels.
     """
-    round_ = find_round(ws, number)
     rows = _rows(ws, item_ids)
-    path = _path(ws, model, plan(json.loads(round_.config)["recipe"]))
-    kept = _kept(ws, path, rows)
-    missing = np.array([row for row in dict.fromkeys(rows.tolist()) if row not in kept], np.int64)
-    if missing.size:
-        kept |= _drawn(ws, number, model, missing, report)
-        with suppress(OSError):  # a disk that is full costs the next page its time
-            _keep(ws, path, {row: kept[row] for row in missing.tolist()})
-    findings, size = _shape(ws)
+    return _unpacked(ws, _at(ws, number, model, rows, report), rows)
+
+
+def shows(
+    ws: Workspace, number: int, model: Model, item_ids: Sequence[str], report: Report = silent
+) -> Bools:
+    """Whether the model draws any pixel of a finding on an item, `(N, C)`; as `drawings`."""
+    rows, (findings, _) = _rows(ws, item_ids), _shape(ws)
+    kept = _at(ws, number, model, rows, report)
     packed = np.array([kept[row] for row in rows.tolist()], np.uint8)
-    packed = packed.reshape(len(rows), findings, _bytes(ws) // findings)
-    flat = np.unpackbits(packed, axis=2, count=size * size)
-    return np.asarray(flat.reshape(len(rows), findings, size, size).view(np.bool_))
+    each = _bytes(ws) // findings
+    return np.asarray(packed.reshape(len(rows), findings, each).any(axis=2))
 
 
 def put_by(turn: Turn, model: Model, rows: Rows, maps: npt.NDArray[np.floating]) -> None:
@@ -93,12 +93,12 @@ def overlap(
     findings = ws.ledger.task.findings
     truth = mask_truth(items.ids, ws.ledger.labels(), findings, ws.masks)
     found = np.full((len(items.ids), len(findings)), np.nan)
-    drawings(ws, number, model, items.ids, report)  # computed in one go, and kept
-    for start in range(0, len(items.ids), AT_ONCE):
-        places = np.arange(start, min(start + AT_ONCE, len(items.ids)))
-        told = truth.at(places)
+    rows = _rows(ws, items.ids)
+    kept = _at(ws, number, model, rows, report)
+    for start in range(0, len(rows), AT_ONCE):
+        places = np.arange(start, min(start + AT_ONCE, len(rows)))
+        told, masks = truth.at(places), _unpacked(ws, kept, rows[places])
         known = ~np.isnan(told)
-        masks = drawings(ws, number, model, [items.ids[i] for i in places])
         found[places] = dice(masks & known, (told == 1) & known, known.any(axis=(2, 3)))
     return found
 
@@ -120,9 +120,28 @@ def measured(
     return metrics.auroc(scores, items.labels, groups)
 
 
-def _drawn(
-    ws: Workspace, number: int, model: Model, rows: Rows, report: Report
-) -> dict[int, npt.NDArray[np.uint8]]:
+def _at(ws: Workspace, number: int, model: Model, rows: Rows, report: Report) -> Packed:
+    """The packed masks of rows of the pixel store: what is not in the file is drawn and kept."""
+    path = _path(ws, model, plan(json.loads(find_round(ws, number).config)["recipe"]))
+    kept = _kept(ws, path, rows)
+    missing = np.array([row for row in dict.fromkeys(rows.tolist()) if row not in kept], np.int64)
+    if missing.size:
+        new = _drawn(ws, number, model, missing, report)
+        with suppress(OSError):  # a disk that is full costs the next page its time
+            _keep(ws, path, new)
+        kept |= new
+    return kept
+
+
+def _unpacked(ws: Workspace, kept: Packed, rows: Rows) -> Bools:
+    findings, size = _shape(ws)
+    packed = np.array([kept[row] for row in rows.tolist()], np.uint8)
+    packed = packed.reshape(len(rows), findings, _bytes(ws) // findings)
+    flat = np.unpackbits(packed, axis=2, count=size * size)
+    return np.asarray(flat.reshape(len(rows), findings, size, size).view(np.bool_))
+
+
+def _drawn(ws: Workspace, number: int, model: Model, rows: Rows, report: Report) -> Packed:
     compute = ws.config.compute
     device = Device(choose_device(compute.device), compute.batch_size, compute.autocast)
     turn = replace(replay(ws, find_round(ws, number), report), device=device)
@@ -149,7 +168,7 @@ def _packed(masks: Bools) -> npt.NDArray[np.uint8]:
     return np.packbits(flat, axis=2).reshape(len(masks), -1)
 
 
-def _by_row(rows: Rows, packed: npt.NDArray[np.uint8]) -> dict[int, npt.NDArray[np.uint8]]:
+def _by_row(rows: Rows, packed: npt.NDArray[np.uint8]) -> Packed:
     return dict(zip(rows.tolist(), packed, strict=True))
 
 
@@ -177,9 +196,9 @@ def _rows(ws: Workspace, item_ids: Sequence[str]) -> Rows:
         ) from None
 
 
-def _kept(ws: Workspace, path: Path, rows: Rows) -> dict[int, npt.NDArray[np.uint8]]:
+def _kept(ws: Workspace, path: Path, rows: Rows) -> Packed:
     """What the file holds of these rows; a damaged one is as none."""
-    found: dict[int, npt.NDArray[np.uint8]] = {}
+    found: Packed = {}
     length = _bytes(ws)
     try:
         with path.open("rb") as file:
@@ -193,7 +212,7 @@ def _kept(ws: Workspace, path: Path, rows: Rows) -> dict[int, npt.NDArray[np.uin
     return found
 
 
-def _keep(ws: Workspace, path: Path, rows: dict[int, npt.NDArray[np.uint8]]) -> None:
+def _keep(ws: Workspace, path: Path, rows: Packed) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with _opened(path) as file:
         for row, packed in sorted(rows.items()):

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ssl_core.config import Config, validated
-from ssl_core.drawings import drawings, measured, overlap
+from ssl_core.drawings import measured, overlap, shows
 from ssl_core.errors import ReadloopError, WorkspaceError
 from ssl_core.evidence import Difference, compare
 from ssl_core.history.truth import label_matrix
@@ -259,5 +259,5 @@ def _drawn(ws: Workspace, made: Sequence[tuple[int, Model]], split: Seen, report
     """Of the items that readers drew: each model's Dice, and whether it draws anything."""
     items = labeled(ws, split)
     before, after = (overlap(ws, *one, items, report) for one in made)
-    first, second = (np.asarray(drawings(ws, *one, items.ids).any((2, 3))) for one in made)
+    first, second = (shows(ws, *one, items.ids) for one in made)
     return _Seen(split, items.ids, items.labels, before, after, (first, second))

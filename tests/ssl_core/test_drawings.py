@@ -56,6 +56,8 @@ def test_it_is_what_would_be_drawn_and_kept(copy, monkeypatch):
     monkeypatch.setattr(kept, "predict_masks", lambda *_, **__: pytest.fail("drawn again"))
     np.testing.assert_array_equal(kept.drawings(copy, NEWEST, student, validation), before)
     assert kept.drawings(copy, NEWEST, student, []).shape == (0, 2, 16, 16)
+    found = kept.shows(copy, NEWEST, student, validation)
+    np.testing.assert_array_equal(found, before.any(axis=(2, 3)))
 
 
 def test_a_damaged_row_is_drawn_again_and_no_other(copy, monkeypatch):
