@@ -29,9 +29,10 @@ READERS = ("#F0E442", "#009E73")
 MODELS = ("#D55E00", "#E69F00", "#CC79A7")
 STUDENT = "#56B4E9"
 """Okabe and Ito's colours, the light ones first: they are seen on dark images."""
-WHO = {"import": "the import", "archive": "the simulated reader"}
+WHO = {"import": "the import", "archive": "simulated reader"}
 """Who drew it, by a label's source, where that is no person."""
 STYLES = ("Contour", "Fill")
+OPACITY = {"Contour": 90, "Fill": 35}  # %, at first
 PANELS = 4  # in a row
 
 
@@ -164,7 +165,7 @@ def _settings(drawings: list[Drawing]) -> list[Layer]:
     """A row a layer: whether it is shown, as contour or filled, and how strongly."""
     chosen = []
     for place, one in enumerate(drawings):
-        swatch, name, style, strength = st.columns([1, 5, 5, 5], vertical_alignment="center")
+        swatch, name, style, strength = st.columns([1, 7, 6, 5], vertical_alignment="center")
         swatch.html(f'<div class="rl-swatch" style="background:{one.colour}"></div>')
         on = name.toggle(shell.plain(one.name), _first_shown(drawings, place), key=f"k-on-{place}")
         how = style.segmented_control(
@@ -179,10 +180,10 @@ def _settings(drawings: list[Drawing]) -> list[Layer]:
             f"Opacity of {one.name}",
             0,
             100,
-            90,
+            OPACITY[how],
             format="%d %%",
             label_visibility="collapsed",
-            key=f"k-opacity-{place}",
+            key=f"k-opacity-{place}-{how}",  # each style has its own
         )
         if on:
             chosen.append(Layer(one.mask, rgb(one.colour), opacity / 100, how == "Fill"))

@@ -120,7 +120,7 @@ def test_a_case_shows_reader_teacher_and_student_with_their_dice(drawn, ws):
     at = web.shown(drawn, "case", item=item_id)
     overlay, *panels = images(at)
     assert overlay.startswith(f"item {item_id[:12]} (train")
-    assert panels[0] == "the simulated reader"
+    assert panels[0] == "simulated reader"
     items = labeled(ws, "train")
     place = items.ids.index(item_id)
     for model, panel in zip(MODELS, panels[1:], strict=True):
@@ -149,7 +149,7 @@ def test_layers_are_toggled_filled_and_faded(drawn, ws):
     contour = overlaid(web.checked(at.toggle(key="k-on-0").set_value(True).run()))
     filled = web.checked(at.segmented_control(key="k-style-0").set_value("Fill").run())
     fill = overlaid(filled)
-    faded = overlaid(web.checked(at.slider(key="k-opacity-0").set_value(0).run()))
+    faded = overlaid(web.checked(at.slider(key="k-opacity-0-Fill").set_value(0).run()))
     assert len({first, bare, contour, fill}) == 4
     assert faded == bare
     web.checked(at.selectbox(key="k-finding").set_value("Bar").run())
@@ -195,7 +195,7 @@ def test_two_readers_who_disagree_are_shown_apart_and_together(copy):
     at = web.shown(copy, "case", item=item_id)
     assert [c.split(":")[0] for c in images(at)[1:4]] == [
         "readers together, draws nothing",
-        "the simulated reader",
+        "simulated reader",
         "ben, draws nothing",
     ]
 
