@@ -27,7 +27,7 @@ def asked(workspace, split):
 
 def test_what_a_round_predicted_is_not_predicted_again(root, monkeypatch):
     workspace, _ = toy.opened(root)
-    monkeypatch.setattr(kept, "predict", lambda *_, **__: pytest.fail("predicted again"))
+    monkeypatch.setattr(kept, "_predicted", lambda *_, **__: pytest.fail("predicted again"))
     for _, model in workspace.ledger.models(2):
         found = kept.probabilities(workspace, 2, model, asked(workspace, "validation"))
         assert found.shape == (len(asked(workspace, "validation")), 1)
