@@ -82,11 +82,11 @@ def recipe_tables(config: Config) -> dict[str, dict[str, Any]]:
     """Recipe tables to choose from, by what to call them; the workspace's own is the first.
 
     Then those of the presets for the workspace's network, or where none is for it the recipes as
-    published; where masks are drawn those for masks alone, and elsewhere the others.
+    published.
     """
     found = {"as in readloop.toml": dict(config.recipe)}
     network = config.model.backbone
-    presets = MASK_PRESETS if config.recipe.get("name") in MASK_RECIPES else PRESETS
+    presets = MASK_PRESETS if config.recipe["name"] in MASK_RECIPES else PRESETS
     fitting = [name for name, one in presets.items() if one["model"]["backbone"] == network]
     for name in fitting or ["paper"]:
         for recipe in presets[name]["recipes"]:

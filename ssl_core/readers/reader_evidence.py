@@ -25,7 +25,7 @@ from ssl_core.readers.reader_minutes import (
 )
 from ssl_core.readers.reread_result import RereadResult, reread_result
 from ssl_core.readers.second_read import SecondRead, second_read
-from ssl_core.records import METRICS, HeldRead, Reread
+from ssl_core.records import HeldRead, Reread
 from ssl_core.workspace import Workspace
 
 
@@ -151,13 +151,13 @@ def _anchoring(ws: Workspace) -> tuple[list[Anchoring], str]:
 def _second(ws: Workspace, curve: Curve) -> SecondRead:
     ledger = ws.ledger
     items, log = ledger.items("train"), ledger.reading
-    line, ranked = curve.line("student"), curve.metric == METRICS["auroc"]  # Dice is no AUROC
+    line = curve.line("student") if ledger.task.metric == "auroc" else None  # Dice says no R²
     asked = {s.item_id for _, s in ledger.selected()} | ledger.labeled_items()
     return second_read(
         ledger.labels(),
         fair_reads(log.reads(), log.rereads()),
         {item.id: item.group for item in ledger.items()},
-        auroc=line.points[-1].auroc if line is not None and ranked else None,
+        auroc=line.points[-1].auroc if line is not None else None,
         adjudicated=bool(ws.config.reading.adjudicator),
         left=sum(item.id not in asked for item in items),
     )
