@@ -164,8 +164,9 @@ def _drawn(ws: Workspace, number: int, model: Model, rows: Rows, report: Report)
 
 def _packed(masks: Bools) -> npt.NDArray[np.uint8]:
     """`(N, C·bytes)`: each mask begins with a byte of its own."""
-    flat = masks.reshape(len(masks), masks.shape[1], -1)
-    return np.packbits(flat, axis=2).reshape(len(masks), -1)
+    items, findings, height, width = masks.shape  # there may be no item
+    packed = np.packbits(masks.reshape(items, findings, height * width), axis=2)
+    return packed.reshape(items, findings * packed.shape[2])
 
 
 def _by_row(rows: Rows, packed: npt.NDArray[np.uint8]) -> Packed:

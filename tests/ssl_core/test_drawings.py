@@ -60,6 +60,14 @@ def test_it_is_what_would_be_drawn_and_kept(copy, monkeypatch):
     np.testing.assert_array_equal(found, before.any(axis=(2, 3)))
 
 
+@pytest.mark.parametrize("items", [0, 3])
+def test_masks_are_packed_each_from_a_byte_of_its_own(items):
+    masks = np.zeros((items, 2, 3, 3), bool)
+    masks[:, 1, 0, 0] = True
+    found = kept._packed(masks)
+    assert found.tolist() == [[0, 0, 128, 0]] * items
+
+
 def test_a_damaged_row_is_drawn_again_and_no_other(copy, monkeypatch):
     student, validation = stage_model(copy, NEWEST), ids(copy, "validation")
     before = kept.drawings(copy, NEWEST, student, validation)
