@@ -116,6 +116,10 @@ def _with_today_s_config(ws: Workspace) -> Workspace:
 
 
 def _load(ws: Workspace, number: int, model: Model) -> Served:
+    if ws.ledger.task.kind == "segmentation":
+        raise WorkspaceError(
+            f"{ws.root} draws masks, and the API scores whole images alone: use `readloop predict`."
+        )
     compute = ws.config.compute
     device = Device(choose_device(compute.device), compute.batch_size, compute.autocast)
     opened = next(r for r in ws.ledger.rounds() if r.number == number)

@@ -215,8 +215,6 @@ def init(
 
 
 def _following(workspace: Path, intake: Intake) -> str:
-    if intake.task.kind == "segmentation":
-        return ""
     if all(c.positives + c.negatives == 0 for c in intake.report.counts):
         return f" Next: readloop label-studio up {workspace}, then readloop queue {workspace}"
     return f" Next: readloop round {workspace}"

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from rich.markup import escape
 from rich.table import Table
 
@@ -18,9 +19,12 @@ from app import show
 from app.status import queue
 from connectors.folder import FolderSource
 from ssl_core.claims.promotion import find_in_use, in_use
+from ssl_core.drawings import drawn_masks
 from ssl_core.errors import ImageError, WorkspaceError
 from ssl_core.images import fit_image
 from ssl_core.masks.files import keep, load
+from ssl_core.masks.networks import Segmenter
+from ssl_core.masks.predict import predict_masks
 from ssl_core.recipes import plan
 from ssl_core.records import Measurement, Model, Selection
 from ssl_core.student import operating_point, present
@@ -38,14 +42,7 @@ def predict_files(ws: Workspace, paths: Sequence[Path]) -> dict[str, Any]:
     pixels = np.stack(
         [fit_image(_read(path), images.size, images.fit, images.channels) for path in paths]
     )
-    found = predict(
-        ws.load(model),
-        pixels,
-        np.arange(len(paths)),
-        exclusive=task.exclusive,
-        device=Device(choose_device("cpu")),
-        tta=plan(ws.config.recipe).tta,
-    ).probabilities
+    found, holds = _scored(ws, number, model, pixels)
     thresholds = operating_point(ws, number, model.stage)
     return {
         "model": model.id,
@@ -57,19 +54,38 @@ def predict_files(ws: Workspace, paths: Sequence[Path]) -> dict[str, Any]:
                 "probabilities": {
                     f: round(float(p), 6) for f, p in zip(task.findings, row, strict=True)
                 },
-                "present": [
-                    finding
-                    for finding, holds in zip(
-                        task.findings,
-                        present(row.tolist(), thresholds, task.exclusive),
-                        strict=True,
-                    )
-                    if holds
-                ],
+                "present": [f for f, yes in zip(task.findings, said, strict=True) if yes],
             }
-            for path, row in zip(paths, found, strict=True)
+            for path, row, said in zip(paths, found, holds, strict=True)
         ],
     }
+
+
+def _scored(
+    ws: Workspace, number: int, model: Model, pixels: npt.NDArray[np.uint8]
+) -> tuple[npt.NDArray[np.float32], list[list[bool]]]:
+    """Probabilities `(N, C)`, and which findings each image holds.
+
+    Where masks are drawn a finding is present if its mask has a pixel; the probability is the
+    auxiliary classifier's, or the map's maximum.
+    """
+    network, exclusive = ws.network(model), ws.ledger.task.exclusive
+    tta, device = plan(ws.config.recipe).tta, Device(choose_device("cpu"))
+    rows = np.arange(len(pixels))
+    if isinstance(network, Segmenter):
+        told = predict_masks(
+            network,
+            pixels,
+            rows,
+            lambda _, made: {"p": made.classes, "drawn": drawn_masks(made.maps).any((2, 3))},
+            device=device,
+            tta=tta,
+        )
+        return told["p"], told["drawn"].tolist()
+    found = predict(network, pixels, rows, exclusive=exclusive, device=device, tta=tta)
+    limits = operating_point(ws, number, model.stage)
+    holds = [present(row, limits, exclusive) for row in found.probabilities.tolist()]
+    return found.probabilities, holds
 
 
 def _read(path: Path) -> Any:
@@ -117,7 +133,7 @@ def export(ws: Workspace, out: Path) -> list[str]:
         raise WorkspaceError(f"{out} is not an empty folder: choose another for the export.")
     found = find_in_use(ws)
     if found:
-        ws.load(found[1])  # a damaged one is refused before anything is written
+        ws.network(found[1])  # a damaged one is refused before anything is written
     fresh = not out.exists()
     out.mkdir(parents=True, exist_ok=True)
     try:

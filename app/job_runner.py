@@ -180,7 +180,8 @@ class Pulse:
         self._told = (event.stage, event.epoch)
         line = event.stage
         if event.epoch:
-            figures = f"loss {number(event.loss)}, AUROC {number(event.auroc)}"
+            score = event.note or f"AUROC {number(event.auroc)}"  # the note has its name
+            figures = f"loss {number(event.loss)}, {score}"
             line += f": epoch {event.epoch} of {event.epochs}, {figures}"
         print(f"{time.strftime('%H:%M:%S')} {line}", flush=True)
 

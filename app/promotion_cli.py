@@ -14,7 +14,7 @@ from app import show
 from app.arguments import WorkspacePath
 from ssl_core.claims.promotion import candidates, find_candidate, find_in_use, promote, roll_back
 from ssl_core.evidence import Estimate
-from ssl_core.records import Measurement, Split
+from ssl_core.records import METRICS, Measurement, Split
 from ssl_core.workspace import Workspace, open_workspace
 
 By = Annotated[str, typer.Option(help="Who decides; without it, the name of this account.")]
@@ -66,7 +66,7 @@ def models(
 
 
 def models_of(ws: Workspace) -> dict[str, Any]:
-    """Plain data: every measured model with its AUROC, and every decision."""
+    """Plain data: every measured model with its AUROC (Dice of masks), and every decision."""
     current = find_in_use(ws)
     measured = {
         (number, m.stage, m.split): m
@@ -74,6 +74,7 @@ def models_of(ws: Workspace) -> dict[str, Any]:
         if m.name == ws.ledger.task.metric and m.finding == "macro"
     }
     return {
+        "metric": ws.ledger.task.metric,
         "in_use": current and {"round": current[0], "model": current[1].id},
         "models": [
             {
@@ -83,7 +84,7 @@ def models_of(ws: Workspace) -> dict[str, Any]:
                 "in_use": current is not None
                 and (number, model.stage, model.id)
                 == (current[0], current[1].stage, current[1].id),
-                **{split: _auroc(measured, number, model.stage, split) for split in _SPLITS},
+                **{split: _of(measured, number, model.stage, split) for split in _SPLITS},
             }
             for number, model in candidates(ws)
         ],
@@ -107,7 +108,7 @@ def models_of(ws: Workspace) -> dict[str, Any]:
 _SPLITS: tuple[Split, Split] = ("validation", "vault")
 
 
-def _auroc(
+def _of(
     measured: dict[tuple[int, str, Split], Measurement], number: int, stage: str, split: Split
 ) -> dict[str, float | None] | None:
     m = measured.get((number, stage, split))
@@ -120,7 +121,8 @@ def _auroc(
 def models_table(found: dict[str, Any]) -> Table:
     """One line a model."""
     columns = ("model", "stage", "round", "validation", "vault", "in use")
-    made = show.table("Measured models: AUROC [95 %]", columns, left=2)
+    title = f"Measured models: {METRICS[found['metric']]} [95 %]"
+    made = show.table(title, columns, left=2)
     for one in found["models"]:
         cells = (_interval(one["validation"]), _interval(one["vault"]))
         mark = "in use" if one["in_use"] else ""
@@ -139,11 +141,11 @@ def decisions_table(found: dict[str, Any]) -> Table:
     return made
 
 
-def _interval(auroc: dict[str, float | None] | None) -> str:
-    if auroc is None:
+def _interval(found: dict[str, float | None] | None) -> str:
+    if found is None:
         return "–"
     value, low, high = (
-        float("nan") if auroc[end] is None else auroc[end] for end in ("value", "low", "high")
+        float("nan") if found[end] is None else found[end] for end in ("value", "low", "high")
     )
     return show.interval(Estimate(value, low, high, 0))  # type: ignore[arg-type]
 

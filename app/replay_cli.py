@@ -26,7 +26,8 @@ from ssl_core.simulate import Cell, resolve_budgets, simulate
 from ssl_core.workspace import open_workspace
 
 Target = Annotated[
-    float | None, typer.Option(help="An AUROC, as .95: labels to it, saved and forecast.")
+    float | None,
+    typer.Option(help="An AUROC (Dice of masks), as .95: labels to it, saved and forecast."),
 ]
 
 
@@ -111,7 +112,7 @@ def _print_cell(cell: Cell) -> None:
 
 def _print(found: Proof) -> None:
     for one in found.replayed:
-        show.console.print(_table(one))
+        show.console.print(_table(one, found.metric))
     for sentence in sentences(found):
         print(sentence)
     for one in found.replayed:
@@ -120,7 +121,7 @@ def _print(found: Proof) -> None:
 
 
 def _rows(one: Replayed) -> list[tuple[str, str, str, str]]:
-    """Labels, the strategy's AUROC, the control's, the paired difference; last the area."""
+    """Labels, the strategy's AUROC (Dice), the control's, paired difference; last the area."""
     columns = zip(one.budgets, one.auroc, one.control_auroc, one.difference, strict=True)
     rows = [
         (f"{n:,.0f}", tell.interval(a), tell.interval(b), _starred(d)) for n, a, b, d in columns
@@ -134,8 +135,8 @@ def _starred(found: Difference) -> str:
     return tell.difference(found) + star
 
 
-def _table(one: Replayed) -> Table:
-    title = f"{one.strategy} beside {one.control}: AUROC, paired"
+def _table(one: Replayed, metric: str) -> Table:
+    title = f"{one.strategy} beside {one.control}: {metric}, paired"
     made = show.table(title, ("labels", one.strategy, one.control, "difference"), left=0)
     for row in _rows(one):
         made.add_row(*row)
@@ -182,7 +183,9 @@ def markdown(found: Proof) -> str:
     """The tables and the sentences, for a report."""
     parts = ["# Claims, tested", "\n".join(f"- {text}" for text in sentences(found))]
     for one in found.replayed:
-        parts.append(f"## {one.strategy} beside {one.control}, {len(one.seeds)} seeds")
+        parts.append(
+            f"## {one.strategy} beside {one.control}: {found.metric}, {len(one.seeds)} seeds"
+        )
         parts.append(_grid(("labels", one.strategy, one.control, "difference"), _rows(one)))
         if one.outlook.forecast.back_test:
             parts.append("Back-test of the forecast: each point from those before it.")

@@ -23,7 +23,8 @@ def report_(
         bool, typer.Option("--anonymous", help="Number readers and deciders instead of names.")
     ] = False,
     target: Annotated[
-        float | None, typer.Option(help="An AUROC, as .95: forecast and savings speak of it.")
+        float | None,
+        typer.Option(help="An AUROC (Dice of masks), as .95: forecast and savings speak of it."),
     ] = None,
 ) -> None:
     """Write curve, claims with intervals, data card, audit, readers and lineage into one HTML."""

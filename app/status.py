@@ -21,7 +21,7 @@ from ssl_core.evidence import Estimate
 from ssl_core.history.ledger import Ledger
 from ssl_core.readers.assignment import open_assignments, skipped_by_all
 from ssl_core.readers.reading import panel_in
-from ssl_core.records import CONTROL, Measurement, Selection
+from ssl_core.records import CONTROL, METRICS, Measurement, Selection
 from ssl_core.rounds import unfinished
 from ssl_core.shadow import controls
 from ssl_core.workspace import Workspace
@@ -34,6 +34,7 @@ def status_of(ws: Workspace) -> dict[str, Any]:
     return {
         "workspace": str(ws.root),
         "task": ledger.task.kind,
+        "metric": ledger.task.metric,
         "findings": list(ledger.task.findings),
         "ledger": ledger.url,
         "config": ws.config.digest(),
@@ -47,7 +48,10 @@ def status_of(ws: Workspace) -> dict[str, Any]:
 
 
 def rounds_of(ws: Workspace) -> list[dict[str, Any]]:
-    """Every round with its state, labels and vault AUROC (Dice of masks), as plain data."""
+    """Every round with its state, labels and numbers on the vault, as plain data.
+
+    What was measured stands under the task's metric: "auroc", or "dice" where masks are drawn.
+    """
     ledger = ws.ledger
     measured = ledger.measurements()
     trained = {control.round: control.labels for control in controls(ledger)}
@@ -61,7 +65,7 @@ def rounds_of(ws: Workspace) -> list[dict[str, Any]]:
             "labels": ledger.label_counts(r.number),
             "control_labels": trained.get(r.number),
             "asked": len(ledger.selections(r.number)),
-            "auroc": _on_vault(ledger, [m for number, m in measured if number == r.number]),
+            ledger.task.metric: _on_vault(ledger, [m for n, m in measured if n == r.number]),
             "seconds": sum(stage.seconds for stage in ledger.stages(r.number)),
         }
         for r in ledger.rounds()
@@ -108,8 +112,6 @@ def _state(ws: Workspace, number: int) -> str:
 
 def _next(ws: Workspace) -> str:
     pending = unfinished(ws)
-    if ws.ledger.task.kind == "segmentation":
-        return "Segmentation is not trained by this version."
     if pending:
         return f"Round {pending.number} was interrupted: readloop round {ws.root} --resume"
     idle = _pool_is_done(ws) or _nothing_was_read(ws)
@@ -133,8 +135,8 @@ def _remarks(ws: Workspace) -> Iterator[str]:
     labels = ledger.label_counts(number)["train"]
     if number and labels and not ledger.measurements(number) and _state(ws, number) == "finished":
         yield (
-            f"Round {number} trained nothing, it only asked: the training labels ({labels:,}) do "
-            "not hold two sides of any finding."
+            f"Round {number} trained nothing, it only asked: the training labels ({labels:,}) "
+            f"{_teach_nothing(ws)}."
         )
     if number and (told := _beside_chance(ws, number)):
         yield told
@@ -165,13 +167,20 @@ def _remarks(ws: Workspace) -> Iterator[str]:
         )
 
 
+def _teach_nothing(ws: Workspace) -> str:
+    if ws.ledger.task.kind == "segmentation":
+        return "hold no mask with a pixel"
+    return "do not hold two sides of any finding"
+
+
 def _beside_chance(ws: Workspace, number: int) -> str:
     """One sentence: how the strategy stands to its shadow control; "" where there is none."""
     if why := _fell_back(ws, number):
         return f"Fell back to random plus diversity ({fallback.TO}): {why}."
     chosen = ws.config.selection
     found = shadow_looks(ws.ledger, chosen.strategy, "validation", number)
-    why = fallback.should_fall_back(found, chosen.fall_back_after)
+    metric = ws.ledger.task.metric_name
+    why = fallback.should_fall_back(found, chosen.fall_back_after, metric)
     return f"Mind: {chosen.strategy} {why}." if why else _newest_control(ws)
 
 
@@ -194,7 +203,7 @@ def _newest_control(ws: Workspace) -> str:
     value, low, high = found[0].value, found[0].low, found[0].high
     return (
         f"With as many labels as the {named}, the strategy's models had {value:+.3f} "
-        f"[{low:+.3f}, {high:+.3f}] AUROC on validation more than it."
+        f"[{low:+.3f}, {high:+.3f}] {ws.ledger.task.metric_name} on validation more than it."
     )
 
 
@@ -208,7 +217,8 @@ def status_table(status: dict[str, Any]) -> Table:
         f"vault looks {status['vault_looks']}"
     )
     table = Table(title=escape(title), title_justify="left", header_style="bold")
-    for column in ("round", "strategy", "labels", "vault AUROC [95 %]", "asked", "time"):
+    measured = f"vault {METRICS[status['metric']]} [95 %]"
+    for column in ("round", "strategy", "labels", measured, "asked", "time"):
         justify: Any = "right" if column != "strategy" else "left"
         table.add_column(column, justify=justify, overflow="fold")
     for one in status["rounds"]:
@@ -216,21 +226,21 @@ def status_table(status: dict[str, Any]) -> Table:
             f"{one['number']}" + ("" if one["state"] == "finished" else f" ({one['state']})"),
             escape(one["strategy"]) + (f" → {fallback.TO}" if one["fell_back"] else ""),
             f"{one['labels']['train']:,}",
-            "\n".join(_lines(one)) or "–",
+            "\n".join(_lines(one, status["metric"])) or "–",
             f"{one['asked']:,}",
             show.duration(one["seconds"]),
         )
     return table
 
 
-def _lines(one: dict[str, Any]) -> Iterator[str]:
-    for stage, auroc in one["auroc"].items():
+def _lines(one: dict[str, Any], metric: str) -> Iterator[str]:
+    for stage, found in one[metric].items():
         name = f"{CONTROL}, {one['control_labels']:,} labels" if stage == CONTROL else stage
-        yield f"{name} {_estimate(auroc)}"
+        yield f"{name} {_estimate(found)}"
 
 
-def _estimate(auroc: dict[str, float | None]) -> str:
+def _estimate(found: dict[str, float | None]) -> str:
     value, low, high = (
-        math.nan if auroc[k] is None else auroc[k] for k in ("value", "low", "high")
+        math.nan if found[k] is None else found[k] for k in ("value", "low", "high")
     )
     return show.interval(Estimate(value, low, high, 0))  # type: ignore[arg-type]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ssl_core import shadow
+from ssl_core import drawings, shadow
 from ssl_core.claims.equal_budget import against_control, stand_ins
 from ssl_core.errors import ReadloopError
 from ssl_core.evaluation import (
@@ -109,6 +109,8 @@ def _maps(turn: Turn, model: Model, split: Split, items: Part) -> Halves:
         stage=f"evaluate {model.stage}",
     )
     put_by(turn, model, items.rows, found["classes"])
+    if split == "validation":
+        drawings.put_by(turn, model, items.rows, found["maps"])
     if model.stage == turn.plan.fits[-1].name:
         seen = Prediction(found["classes"], found["features"])
         keep_prediction(turn, f"evaluate-{split}", items.rows, seen)

@@ -25,7 +25,12 @@ def find_student(ws: Workspace) -> tuple[int, Model] | None:
 
 
 def operating_point(ws: Workspace, number: int, stage: str) -> list[float]:
-    """The C thresholds that a round chose on validation for the model of one of its stages."""
+    """The C thresholds that a round chose on validation for the model of one of its stages.
+
+    Where masks are drawn they are cut at one half, whatever the round.
+    """
+    if ws.ledger.task.kind == "segmentation":
+        return [0.5] * len(ws.ledger.task.findings)
     detail = next(s.detail for s in ws.ledger.stages(number) if s.name == "evaluate")
     chosen: list[float] = json.loads(detail)["thresholds"][stage]
     return chosen

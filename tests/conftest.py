@@ -14,7 +14,7 @@ import pytest
 from filelock import FileLock
 
 from tests import label_studio as label_studio_server
-from tests import postgres
+from tests import mask_workspaces, postgres
 
 # Test processes share the cores already; more threads in each would fight over them.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -85,3 +85,9 @@ def label_studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningLa
     with label_studio_server.server(shared) as room:
         known = room.sign_in
         yield RunningLabelStudio(known.url, known.username, known.password, known.token, room.media)
+
+
+@pytest.fixture(scope="session")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workspace in which masks are drawn, after three rounds; tests only look at it."""
+    return mask_workspaces.trained(tmp_path_factory.mktemp("drawn") / "w")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 
+from app.report.audit_masks_part import masks
 from app.report.html import Part, Points, Section, Table
 from app.report.scene import UNKNOWN, Scene, percent, plural
 from ssl_core.auditing import audit, pauses
@@ -22,6 +23,8 @@ WHAT = (
 
 def audited(scene: Scene) -> Section:
     """Precision and recall per finding, calibration, alarms and pauses."""
+    if scene.ws.ledger.task.kind == "segmentation":
+        return masks(scene)
     numbers = _rounds(scene)
     if not numbers:
         text = "No round has made pseudo-labels yet, so there is nothing to audit."

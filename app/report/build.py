@@ -18,7 +18,7 @@ from ssl_core.workspace import Workspace
 CHAPTERS: dict[str, tuple[str, Callable[[Scene], Section]]] = {
     "workspace": ("The workspace", about),
     "claims": ("What may be claimed", claims),
-    "curve": ("AUROC against labels", curve),
+    "curve": ("What the labels bought", curve),
     "data": ("Data card", data_card),
     "audit": ("Pseudo-labels, audited", audited),
     "readers": ("Readers", readers),
@@ -36,7 +36,7 @@ def report(
         ws: the workspace, in any state.
         now: the time that stands on the report, in UTC.
         anonymous: readers and those who decided are numbered; nobody is named.
-        target: an AUROC in (0, 1) for forecast and savings, as `proof` has it.
+        target: an AUROC (Dice of masks) in (0, 1) for forecast and savings, as `proof` has it.
 
     Raises:
         ReadloopError: the ledger cannot be read.

@@ -17,6 +17,8 @@ from ssl_core.claims.proof import Outlook, Proof, Replayed, proof, sentences
 from ssl_core.evidence import Difference, Estimate
 
 Row = tuple[str, str, str]
+DOES = {"auroc": "ranks", "dice": "draws on"}
+ORIGINS: tuple[Origin, Origin] = ("rounds", "replay")
 NO_REPLAY = (
     "What selection saved beside chance, in labels, hours and money, is not known: nothing was "
     "replayed here under the present settings. On an archive `readloop replay` measures it."
@@ -46,32 +48,32 @@ def claims(scene: Scene) -> Section:
         Table(("claim", "value [95 %]", "rests on"), _numbers(told, proven), caption, 1, 1)
     )
     for one in proven.replayed:
-        parts.append(_beside_control(one))
+        parts.append(_beside_control(one, proven.metric))
     parts += _back_tests(proven)
     return Section("claims", "What may be claimed", tuple(parts))
 
 
 def _numbers(told: Claim, proven: Proof) -> tuple[Row, ...]:
-    rows = _reached(told)
+    rows, metric = _reached(told, proven.metric), proven.metric
     one = proven.verdict
     of = f"{plural(one.rounds, 'comparison')}; verdict: {one.state}"
-    rows.append(("AUROC, selection less chance", _difference(one.difference), of))
+    rows.append((f"{metric}, selection less chance", _difference(one.difference), of))
     for replayed in proven.replayed:
-        rows += _saved(replayed, proven.currency)
+        rows += _saved(replayed, proven.currency, metric)
     if proven.own is not None:
-        rows += _ahead("", proven.own)
+        rows += _ahead("", proven.own, metric)
     for replayed in proven.replayed:
-        rows += _ahead(f"replay of {replayed.strategy}: ", replayed.outlook)
+        rows += _ahead(f"replay of {replayed.strategy}: ", replayed.outlook, metric)
     return tuple(rows)
 
 
-def _reached(told: Claim) -> list[Row]:
+def _reached(told: Claim, metric: str) -> list[Row]:
     point, line = told.point, told.line
     if point is None or line is None:
-        return [("AUROC on the vault", UNKNOWN, "no round has measured a model")]
+        return [(f"{metric} on the vault", UNKNOWN, "no round has measured a model")]
     whose = f"{name_of(line)}, round {point.round}"
     rows = [
-        ("AUROC on the vault", _interval(point.auroc), f"{whose}; {_n(line, point.auroc)}"),
+        (f"{metric} on the vault", _interval(point.auroc), f"{whose}; {_n(line, point.auroc)}"),
         ("Training labels behind it", f"{point.labels:,}", "items read by then"),
     ]
     if told.evaluation is not None:
@@ -104,14 +106,16 @@ def _of(told: Claim) -> str:
     return f"{of_chance(told)}, {seeds}{unsure}"
 
 
-def _saved(one: Replayed, currency: str | None) -> list[Row]:
+def _saved(one: Replayed, currency: str | None, metric: str) -> list[Row]:
     seeds = plural(len(one.seeds), "seed")
     name = f"replay of {one.strategy}: "
-    rows = [(f"{name}AUROC over the budgets, less chance", _difference(one.area_difference), seeds)]
+    area = f"{name}{metric} over the budgets, less chance"
+    rows = [(area, _difference(one.area_difference), seeds)]
     for some in (one.saved, one.at_target):
         if some is None:
             continue
-        goal = f"at an AUROC of {tell.share(some.target)} ({one.control}: {some.control:,.0f})"
+        reached = f"{tell.an(metric)} of {tell.share(some.target)}"
+        goal = f"at {reached} ({one.control}: {some.control:,.0f})"
         luck = "" if len(one.seeds) > 1 else "; with one seed luck is not known"
         rows.append((f"{name}labels needed", tell.labels(some.labels), goal))
         rows.append(
@@ -127,9 +131,9 @@ def _saved(one: Replayed, currency: str | None) -> list[Row]:
     return rows
 
 
-def _ahead(name: str, found: Outlook) -> list[Row]:
+def _ahead(name: str, found: Outlook, metric: str) -> list[Row]:
     ahead, advice = found.forecast, found.advice
-    goal = f"{name}labels to an AUROC of {tell.share(ahead.target)}"
+    goal = f"{name}labels to {tell.an(metric)} of {tell.share(ahead.target)}"
     if ahead.labels is None:
         return [(goal, UNKNOWN, ahead.refused), (f"{name}go on or stop", UNKNOWN, ahead.refused)]
     hits = sum(one.covered for one in ahead.back_test)
@@ -143,7 +147,7 @@ def _ahead(name: str, found: Outlook) -> list[Row]:
     ]
 
 
-def _beside_control(one: Replayed) -> Table:
+def _beside_control(one: Replayed, metric: str) -> Table:
     columns = zip(one.budgets, one.auroc, one.control_auroc, one.difference, strict=True)
     rows = [
         (f"{n:,.0f}", tell.interval(a), tell.interval(b), _difference(d)) for n, a, b, d in columns
@@ -151,7 +155,7 @@ def _beside_control(one: Replayed) -> Table:
     area = (tell.interval(one.area), tell.interval(one.control_area))
     rows.append(("all (area)", *area, _difference(one.area_difference)))
     caption = (
-        f"AUROC of {one.strategy} beside the {REPLAYED}, {plural(len(one.seeds), 'seed')}; "
+        f"{metric} of {one.strategy} beside the {REPLAYED}, {plural(len(one.seeds), 'seed')}; "
         "differences are paired by seed and patient."
     )
     head = ("labels", one.strategy, one.control, "difference [95 %]")
@@ -198,23 +202,26 @@ def _n(line: Line, found: Estimate) -> str:
 
 
 def curve(scene: Scene) -> Section:
-    """AUROC against labels, the control beside it, as a figure and in a table."""
+    """The metric against labels, the control beside it, as a figure and in a table."""
+    metric = scene.curve.metric
+    title = f"{metric} against labels"
     lines = [line for line in scene.curve.lines if line.points]
     shown = [line for line in lines if line.finding == MACRO]
     if not shown:
         text = "There is no curve yet: no round has trained a model on labels and measured it."
-        return Section("curve", "AUROC against labels", (text,))
+        return Section("curve", title, (text,))
     parts: list[Part] = [
         "Each point is a model of one round, or the mean over the seeds of a replay: how well it "
-        "ranks the vault's items, against the labels it learned from. Bars are 95 % intervals, "
-        "over patients for one model and over seeds for several.",
+        f"{DOES[scene.ws.ledger.task.metric]} the vault's items, against the labels it learned "
+        "from. Bars are 95 % intervals, over patients for one model and over seeds for several.",
         _control(scene),
     ]
-    parts += [figure for origin in ("rounds", "replay") for figure in _figure(shown, origin)]
-    parts.append(_table(shown, scene.curve.currency))
+    for origin in ORIGINS:
+        parts += _figure(shown, origin, metric)
+    parts.append(_table(shown, scene.curve.currency, metric))
     if len(scene.curve.findings) > 1:
-        parts.append(_by_finding(lines))
-    return Section("curve", "AUROC against labels", tuple(parts))
+        parts.append(_by_finding(lines, metric))
+    return Section("curve", title, tuple(parts))
 
 
 def _control(scene: Scene) -> str:
@@ -228,7 +235,7 @@ def _control(scene: Scene) -> str:
     return "Controls: " + "; ".join(f"{n}: {t}" for n, t in told.items() if n in there) + "."
 
 
-def _figure(lines: list[Line], origin: Origin) -> list[Part]:
+def _figure(lines: list[Line], origin: Origin, metric: str) -> list[Part]:
     """The students, the teacher of the own rounds, and every control."""
     own = [x for x in lines if x.origin == origin and x.role != "control"]
     if not own:
@@ -239,8 +246,8 @@ def _figure(lines: list[Line], origin: Origin) -> list[Part]:
     kept = [x for x in lines if x.role == "control" and (origin == "rounds" or x.origin == origin)]
     drawn = [Drawn(name_of(x), x.role == "control", _places(x)) for x in (*chosen, *kept)]
     title = "This workspace's rounds" if origin == "rounds" else "The replay"
-    svg = curve_svg(drawn, f"{title}: AUROC against training labels")
-    caption = f"{title}: AUROC on the vault (mean over findings) against training labels."
+    svg = curve_svg(drawn, f"{title}: {metric} against training labels", metric)
+    caption = f"{title}: {metric} on the vault (mean over findings) against training labels."
     return [Figure(svg, caption)] if svg else []
 
 
@@ -248,7 +255,7 @@ def _places(line: Line) -> tuple[tuple[float, float, float, float], ...]:
     return tuple((float(p.labels), p.auroc.value, p.auroc.low, p.auroc.high) for p in line.points)
 
 
-def _table(lines: list[Line], currency: str | None) -> Table:
+def _table(lines: list[Line], currency: str | None, metric: str) -> Table:
     money = (f"money, {currency}",) if currency else ()
     rows = []
     for line in lines:
@@ -258,7 +265,7 @@ def _table(lines: list[Line], currency: str | None) -> Table:
             n = _n(line, p.auroc).partition(",")[0]
             cells = (f"{p.labels:,}", hours, *cost, _on_curve(line, p.auroc), n)
             rows.append((name_of(line), f"{p.round}", *cells))
-    head = ("line", "round", "labels", "reader-hours", *money, "AUROC [95 %]", "over")
+    head = ("line", "round", "labels", "reader-hours", *money, f"{metric} [95 %]", "over")
     caption = (
         "The same as numbers. Reader-hours are of training reads; – where they are not known, as "
         "in a replay, where nobody reads. Intervals of a replay are here over its seeds alone, in "
@@ -276,7 +283,7 @@ def _on_curve(line: Line, found: Estimate) -> str:
     return _interval(replace(found, low=max(0.0, found.low), high=min(1.0, found.high)))
 
 
-def _by_finding(lines: list[Line]) -> Table:
+def _by_finding(lines: list[Line], metric: str) -> Table:
     """The newest student of the own rounds, else of the replays, finding by finding."""
     own = [x for x in lines if x.role == "student" and x.finding != MACRO]
     origin = "rounds" if any(x.origin == "rounds" for x in own) else "replay"
@@ -286,7 +293,7 @@ def _by_finding(lines: list[Line]) -> Table:
         if x.origin == origin
     )
     caption = (
-        "The newest point of each student by finding; not known where the vault's labels do not "
-        "hold two sides of a finding."
+        "The newest point of each student by finding; not known where the vault's labels do "
+        "not say enough of a finding to measure it."
     )
-    return Table(("finding", "model", "labels", "AUROC [95 %]"), rows, caption, 2)
+    return Table(("finding", "model", "labels", f"{metric} [95 %]"), rows, caption, 2)

@@ -1,4 +1,4 @@
-"""AUROC with its interval against labels, as an SVG that follows the page's colours."""
+"""AUROC (or Dice) with its interval against labels, as an SVG in the page's own colours."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
+
+from ssl_core.records import METRICS
 
 WIDTH, HEIGHT = 860, 400
 LEFT, RIGHT, BOTTOM = 62, 18, 48
@@ -48,7 +50,7 @@ class _Plane:
         return self.top + (1 - min(max(auroc, self.y0), 1.0)) / (1 - self.y0) * height
 
 
-def curve_svg(lines: Sequence[Drawn], title: str) -> str:
+def curve_svg(lines: Sequence[Drawn], title: str, metric: str = METRICS["auroc"]) -> str:
     """The drawing; "" where no line has a point that is known."""
     known = [_known(line) for line in lines]
     shown = [line for line in known if line.points]
@@ -59,7 +61,7 @@ def curve_svg(lines: Sequence[Drawn], title: str) -> str:
     parts = [
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img">',
         f"<title>{escape(title)}</title>",
-        *_axes(plane, shown),
+        *_axes(plane, metric),
         *(p for k, line in enumerate(shown) for p in _line(line, looks[line.name], plane, k)),
         *_key(shown, looks),
         "</svg>",
@@ -92,7 +94,7 @@ def _plane(lines: Sequence[Drawn], top: float) -> _Plane:
     return _Plane(min(labels) - room, max(labels) + room, lowest, top)
 
 
-def _axes(plane: _Plane, lines: Sequence[Drawn]) -> list[str]:
+def _axes(plane: _Plane, metric: str) -> list[str]:
     parts = []
     for value in _steps(plane.y0, 1.0, 6):
         y = plane.y(value)
@@ -106,7 +108,7 @@ def _axes(plane: _Plane, lines: Sequence[Drawn]) -> list[str]:
     parts.append(_text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 8, "training labels", "middle"))
     x, y = 14, (plane.top + HEIGHT - BOTTOM) / 2
     turned = f'transform="rotate(-90 {x} {y:.0f})"'
-    parts.append(_text(x, y, "AUROC on the vault", "middle", turned))
+    parts.append(_text(x, y, f"{metric} on the vault", "middle", turned))
     return parts
 
 

@@ -24,6 +24,13 @@ from ssl_core.records import CONTROL, Promotion, Round
 from ssl_core.workspace import CONFIG_FILE
 
 TITLE = "Models and lineage"
+MEANS = {
+    "auroc": "AUROC is the chance that a case with the finding is ranked above one without it: .5 "
+    "is guessing, 1 is perfect.",
+    "dice": "Dice is twice the area that the model's mask and the reader's share, divided by the "
+    "sum of both: 0 is no overlap, 1 is the same mask. Two empty masks have 1, an empty one "
+    "beside another 0.",
+}
 TOLD = ("selection.", "recipe.", "alarm.", "round.", "seed")
 """Settings whose values may be told; others hold folders and names, and are named alone."""
 
@@ -69,10 +76,13 @@ def _in_use(scene: Scene) -> str:
 
 def _rounds(scene: Scene, rounds: list[Round]) -> Table:
     when, told = dates(scene.ws.ledger), {one["number"]: one for one in rounds_of(scene.ws)}
-    rows = tuple(_round(one, told[one.number], when.opened, when.ended) for one in reversed(rounds))
+    metric = scene.ws.ledger.task.metric
+    rows = tuple(
+        _round(one, told[one.number], when.opened, when.ended, metric) for one in reversed(rounds)
+    )
     head = (
         *("round", "opened", "ended", "strategy", "recipe", "training labels", "cases asked"),
-        "AUROC on the vault [95 %]",
+        f"{scene.curve.metric} on the vault [95 %]",
     )
     caption = (
         "Every round, newest first; a round trains on what was read before it opened. The shadow "
@@ -82,15 +92,15 @@ def _rounds(scene: Scene, rounds: list[Round]) -> Table:
 
 
 def _round(
-    one: Round, told: dict[str, Any], opened: dict[int, str], ended: dict[int, str]
+    one: Round, told: dict[str, Any], opened: dict[int, str], ended: dict[int, str], metric: str
 ) -> tuple[str, ...]:
     strategy = one.strategy + (" (fell back to chance)" if told["fell_back"] else "")
     state = day(ended.get(one.number)) if told["state"] == "finished" else told["state"]
-    auroc = "\n".join(f"{_stage(stage)} {_auroc(m)}" for stage, m in told["auroc"].items())
+    measured = "\n".join(f"{_stage(stage)} {_of(m)}" for stage, m in told[metric].items())
     labels = f"{told['labels']['train']:,}"
     return (
         *(f"{one.number}", day(opened.get(one.number)), state, strategy, one.recipe),
-        *(labels, f"{told['asked']:,}", auroc or "trained nothing"),
+        *(labels, f"{told['asked']:,}", measured or "trained nothing"),
     )
 
 
@@ -98,7 +108,7 @@ def _stage(name: str) -> str:
     return "shadow control" if name == CONTROL else name
 
 
-def _auroc(m: dict[str, float | None]) -> str:
+def _of(m: dict[str, float | None]) -> str:
     value, low, high = (math.nan if m[k] is None else m[k] for k in ("value", "low", "high"))
     found = Estimate(value, low, high, 0)  # type: ignore[arg-type]
     return UNKNOWN if math.isnan(found.value) else tell.interval(found).replace(" ", "\u00a0")
@@ -248,8 +258,7 @@ def how_to_read(scene: Scene) -> Section:
                     "An interval, as .900 [.850, .940], says where the true number may lie: of a "
                     "hundred such intervals about 95 hold it. A number without one was measured "
                     "once, and how far luck goes is not known.",
-                    "AUROC is the chance that a case with the finding is ranked above one without "
-                    "it: .5 is guessing, 1 is perfect.",
+                    MEANS[scene.ws.ledger.task.metric],
                     "Two things are told apart only where the interval of their difference "
                     "excludes 0. "
                     "“Not told” does not mean that two things are equal.",

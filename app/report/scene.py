@@ -10,6 +10,7 @@ from dataclasses import dataclass, fields
 from ssl_core.claims.curve import Curve, label_cost
 from ssl_core.errors import WorkspaceError
 from ssl_core.evidence import Estimate
+from ssl_core.masks.networks import Segmenter
 from ssl_core.records import Model, person
 from ssl_core.training.models import Classifier
 from ssl_core.workspace import Workspace
@@ -28,10 +29,18 @@ class Unasked(Workspace):
 
     def load(self, model: Model) -> Classifier:
         """Refuse, in a sentence that a report can print."""
-        raise WorkspaceError(
-            f"what model {model.id[:12]} says of these items has not been computed yet, and a "
-            "report asks no model: open the page Audit or Reading once"
-        )
+        raise _unasked(model)
+
+    def load_segmenter(self, model: Model) -> Segmenter:
+        """The same."""
+        raise _unasked(model)
+
+
+def _unasked(model: Model) -> WorkspaceError:
+    return WorkspaceError(
+        f"what model {model.id[:12]} says of these items has not been computed yet, and a "
+        "report asks no model: open the page Audit or Reading once"
+    )
 
 
 @dataclass(frozen=True, slots=True)

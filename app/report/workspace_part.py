@@ -99,7 +99,7 @@ def data_card(scene: Scene) -> Section:
         "data",
         "Data card",
         (
-            _shared(items),
+            _shared(items, scene.curve.metric),
             "Labels of validation and vault cost reads too. They are counted apart from training "
             "labels and are in no point of the curve.",
             _duplicates(scene),
@@ -111,7 +111,7 @@ def data_card(scene: Scene) -> Section:
     )
 
 
-def _shared(items: list[Item]) -> str:
+def _shared(items: list[Item], metric: str) -> str:
     of: dict[str, set[Split]] = {}
     for item in items:
         of.setdefault(item.group, set()).add(item.split)
@@ -120,7 +120,7 @@ def _shared(items: list[Item]) -> str:
         return "No patient is in two splits: splits were drawn at the import and never change."
     return (
         f"{plural(both, 'patient')} of {len(of):,} stand in more than one split, which the import "
-        "was told to accept: AUROC on the vault may flatter."
+        f"was told to accept: {metric} on the vault may flatter."
     )
 
 

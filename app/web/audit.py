@@ -8,7 +8,7 @@ import altair as alt
 import pandas as pd
 import streamlit as st
 
-from app.web import alarms, audit_kept, audit_pool, shell
+from app.web import alarms, audit_kept, audit_masks, audit_pool, shell
 from app.web.access import Person
 from app.web.blind import hidden
 from app.web.charts import COLOURS, INK
@@ -18,13 +18,18 @@ from ssl_core.claims.promotion import find_in_use
 from ssl_core.readers.contradictions import Contradiction, contradictions
 from ssl_core.workspace import Workspace
 
+LEADS = (
+    "Pseudo-labels against blind reads, each weighted by the chance that it had to be asked.",
+    "What models draw against what readers drew: worst cases first.",
+)
+
 
 def page(ws: Workspace, person: Person) -> None:
     """Show the page."""
-    shell.heading(
-        "Audit",
-        "Pseudo-labels against blind reads, each weighted by the chance that it had to be asked.",
-    )
+    shell.heading("Audit", LEADS[ws.ledger.task.kind == "segmentation"])
+    if ws.ledger.task.kind == "segmentation":
+        _of_masks(ws, hidden(ws, person))
+        return
     rounds = _rounds(ws, shell.version(ws))
     if not rounds:
         shell.empty(
@@ -49,6 +54,28 @@ def page(ws: Workspace, person: Person) -> None:
         _borders(ws, number, hidden(ws, person))
     with against:
         _contradictions(ws, hidden(ws, person))
+
+
+def _of_masks(ws: Workspace, out: frozenset[str]) -> None:
+    """The page where masks are drawn."""
+    measured = sorted({number for number, _ in ws.ledger.measurements()})
+    if not measured:
+        shell.empty(
+            "No model that draws masks has been measured yet.",
+            "A round trains one once readers have drawn a mask.",
+            f"readloop round {ws.root}",
+        )
+        return
+    names = ["Worst cases", "Pseudo-masks", "The pool", "Readers against the model"]
+    worst, drawn, pool, against = st.tabs(names)
+    with worst:
+        audit_masks.worst(ws, measured, out)
+    with drawn:
+        audit_masks.pseudo_masks(ws)
+    with pool:
+        audit_pool.show(ws)
+    with against:
+        _contradictions(ws, out)
 
 
 @st.cache_data(show_spinner=False, max_entries=4)

@@ -16,7 +16,7 @@ from fastapi import HTTPException
 from PIL import Image
 
 from app.api_upload import NAME, decoded
-from app.web import shell
+from app.web import case_masks, shell
 from app.web.access import Person
 from app.web.blind import hidden, waiting
 from app.web.opinions import Opinion, opinions_of
@@ -71,9 +71,19 @@ def page(ws: Workspace, person: Person) -> None:
     if _is_sealed(ws, person, subject.item_id):
         return
     opinions = opinions_of(ws, number, subject.pixels)
-    finding, opacity, centre, width = _controls(ws)
-    _pictures(ws, subject, opinions, finding, opacity, (centre, width))
-    _table(ws, opinions, subject)
+    if ws.ledger.task.kind == "segmentation":
+        split = _ids(ws, str(ws.root)).get(subject.item_id, "")
+        case_masks.show(ws, subject.rgb, subject.name, subject.item_id, split, opinions)
+    else:
+        finding, opacity, centre, width = _controls(ws)
+        _pictures(ws, subject, opinions, finding, opacity, (centre, width))
+        _table(ws, opinions)
+    if label := _truth(ws, subject):
+        st.markdown(label)
+    st.caption(
+        "The first model learned from labels alone: it is the supervised baseline of this budget. "
+        "One trained on every label exists only in a replay (`readloop simulate`)."
+    )
     _like_it(ws, number, subject, opinions[-1], hidden(ws, person))
 
 
@@ -198,7 +208,7 @@ def _scaled(rgb: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     return np.asarray(Image.fromarray(rgb).resize((size[0], size[1]), Image.Resampling.BICUBIC))
 
 
-def _table(ws: Workspace, opinions: list[Opinion], subject: Subject) -> None:
+def _table(ws: Workspace, opinions: list[Opinion]) -> None:
     findings, exclusive = ws.ledger.task.findings, ws.ledger.task.exclusive
     rows = []
     for c, finding in enumerate(findings):
@@ -215,12 +225,6 @@ def _table(ws: Workspace, opinions: list[Opinion], subject: Subject) -> None:
     st.dataframe(pd.DataFrame(rows).round(3), hide_index=True, width="stretch", column_config=bar)
     if not exclusive:
         st.caption("“from”: that model's operating point, chosen on validation.")
-    if label := _truth(ws, subject):
-        st.markdown(label)
-    st.caption(
-        "The first model learned from labels alone: it is the supervised baseline of this budget. "
-        "One trained on every label exists only in a replay (`readloop simulate`)."
-    )
 
 
 def _truth(ws: Workspace, subject: Subject) -> str:

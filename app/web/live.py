@@ -61,7 +61,7 @@ def watch(ws: Workspace, person: Person) -> None:
         with st.container(border=True, key="job"):
             _head(ws, found, person)
             _step(ws, found)
-            _curves(ws.ledger.jobs.curves(found.job.id))
+            _curves(ws.ledger.jobs.curves(found.job.id), ws.ledger.task.metric_name)
             with st.expander("Log"):
                 tail = "\n".join(log_tail(ws.root, found.job.id, LINES))
                 st.code(tail or "(empty)", language=None)
@@ -99,7 +99,7 @@ def _line(ws: Workspace, step: Step) -> str:
     if step.epochs:
         parts.append(f"epoch {step.epoch} of at most {step.epochs}")
     if not math.isnan(step.auroc):
-        parts.append(f"validation AUROC {step.auroc:.3f}")
+        parts.append(f"validation {ws.ledger.task.metric_name} {step.auroc:.3f}")
     if step.seconds_left is not None:
         parts.append(f"this step about {show.duration(step.seconds_left)} more")
     left = _round_left(ws, step)
@@ -113,9 +113,10 @@ def _round_left(ws: Workspace, step: Step) -> float | None:
     return round_seconds_left(step, ws.ledger.stages(finished[-1])) if finished else None
 
 
-def _curves(curves: list[Curve]) -> None:
+def _curves(curves: list[Curve], metric: str) -> None:
+    measured = f"validation {metric}"
     rows = [
-        {"stage": c.stage, "epoch": p.epoch, "training loss": p.loss, "validation AUROC": p.auroc}
+        {"stage": c.stage, "epoch": p.epoch, "training loss": p.loss, measured: p.auroc}
         for c in curves
         for p in c.points
     ]
@@ -123,7 +124,7 @@ def _curves(curves: list[Curve]) -> None:
         st.caption("Curves appear with the first epoch.")
         return
     table = pd.DataFrame(rows)
-    for column, figure in zip(st.columns(2), ("training loss", "validation AUROC"), strict=True):
+    for column, figure in zip(st.columns(2), ("training loss", measured), strict=True):
         here = table.dropna(subset=[figure])
         with column:
             st.altair_chart(_curve(here, figure), width="stretch", height=260)

@@ -1,4 +1,4 @@
-"""What the models of a round say of one image: probabilities, features, activation maps."""
+"""What the models of a round say of one image: probabilities, features, maps."""
 
 from __future__ import annotations
 
@@ -11,29 +11,37 @@ import streamlit as st
 
 from app.web import shell
 from ssl_core.config import Config, validated
+from ssl_core.masks.networks import Segmenter
+from ssl_core.masks.predict import predict_masks
 from ssl_core.pictures.activation import class_activation
 from ssl_core.recipes import plan
 from ssl_core.records import Model
 from ssl_core.student import operating_point
-from ssl_core.training.models import Classifier
-from ssl_core.training.predict import Device, Prediction, Tta, choose_device, predict
+from ssl_core.training.models import Classifier, Network
+from ssl_core.training.predict import Device, Tta, choose_device, predict
 from ssl_core.workspace import Workspace
+
+Floats = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
 class Opinion:
-    """What one model says of it: `heat` (C, h, w) in units of logits."""
+    """What one model says of it.
+
+    `heat` (C, h, w) is the evidence in units of logits; where masks are drawn, the map that is cut
+    at one half, in [0, 1].
+    """
 
     model: Model
-    probabilities: npt.NDArray[np.float32]
+    probabilities: Floats
     thresholds: npt.NDArray[np.float64]
-    features: npt.NDArray[np.float32]
-    heat: npt.NDArray[np.float32]
+    features: Floats
+    heat: Floats
 
 
 @st.cache_resource(show_spinner=False, max_entries=8)
-def _network(_ws: Workspace, root: str, model: Model) -> Classifier:
-    return _ws.load(model)
+def _network(_ws: Workspace, root: str, model: Model) -> Network:
+    return _ws.network(model)
 
 
 @st.cache_data(show_spinner=False, max_entries=8)
@@ -51,18 +59,36 @@ def opinions_of(ws: Workspace, number: int, pixels: npt.NDArray[np.uint8]) -> li
     device = Device(choose_device(compute.device), 8, compute.autocast)
     found = []
     for model in models:
-        network = _network(ws, str(ws.root), model).to(device.name)
-        said: Prediction = predict(
-            network,
-            pixels,
-            np.arange(1),
-            exclusive=ws.ledger.task.exclusive,
-            device=device,
-            tta=tta,
-        )
-        heat = class_activation(network, pixels, device=device).maps[0]
+        network = _network(ws, str(ws.root), model)
+        look = _drawn if isinstance(network, Segmenter) else _seen
+        probabilities, features, heat = look(ws, network, pixels, device, tta)
         limits = np.asarray(operating_point(ws, number, model.stage), dtype=np.float64)
-        found.append(
-            Opinion(model, said.probabilities[0], limits, np.asarray(said.features[0]), heat)
-        )
+        found.append(Opinion(model, probabilities, limits, features, heat))
     return found
+
+
+_Said = tuple[Floats, Floats, Floats]
+
+
+def _seen(
+    ws: Workspace, network: Classifier, pixels: npt.NDArray[np.uint8], device: Device, tta: Tta
+) -> _Said:
+    network = network.to(device.name)
+    exclusive = ws.ledger.task.exclusive
+    said = predict(network, pixels, np.arange(1), exclusive=exclusive, device=device, tta=tta)
+    heat = class_activation(network, pixels, device=device).maps[0]
+    return said.probabilities[0], np.asarray(said.features[0]), heat
+
+
+def _drawn(
+    ws: Workspace, network: Segmenter, pixels: npt.NDArray[np.uint8], device: Device, tta: Tta
+) -> _Said:
+    found = predict_masks(
+        network,
+        pixels,
+        np.arange(1),
+        lambda _, made: {"p": made.classes, "f": made.features, "m": made.maps},
+        device=device,
+        tta=tta,
+    )
+    return found["p"][0], found["f"][0], found["m"][0]

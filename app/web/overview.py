@@ -37,7 +37,7 @@ def page(ws: Workspace, person: Person) -> None:
     if told.point is None:
         _start(ws)
         return
-    _figures(told, proven)
+    _figures(told, proven, curve.metric)
     _tested(proven)
     _plot(curve)
     _spent(curve)
@@ -62,10 +62,14 @@ def _replayed(ws: Workspace) -> int:
 def _start(ws: Workspace) -> None:
     shell.empty(
         "No model has been measured yet.",
-        "A round trains once the labels hold two sides of a finding, and is measured on validation "
+        f"A round trains once the labels hold {_lesson(ws)}, and is measured on validation "
         "and vault. Start one on the page Rounds, or:",
         f"readloop round {ws.root}",
     )
+
+
+def _lesson(ws: Workspace) -> str:
+    return "a mask" if ws.ledger.task.kind == "segmentation" else "two sides of a finding"
 
 
 MARKS = {"better": "success", "worse": "error", "broken": "error", "not told": "info"}
@@ -78,9 +82,9 @@ def _tested(proven: Proof) -> None:
     for one in said:
         getattr(st, MARKS[one.state])(shell.plain(one.sentence))
     if proven.own is not None:
-        _list(outlook_sentences(proven.own))
+        _list(outlook_sentences(proven.own, proven.metric))
     for replayed in proven.replayed:
-        _list(replay_sentences(replayed, proven.currency)[1:])
+        _list(replay_sentences(replayed, proven.currency, proven.metric)[1:])
     if not proven.replayed:
         st.caption("On an archive, `readloop replay` measures what selection saved.")
 
@@ -89,12 +93,12 @@ def _list(sentences: list[str]) -> None:
     st.html("<ul>" + "".join(f"<li>{escape(text)}</li>" for text in sentences) + "</ul>")
 
 
-def _figures(told: Claim, proven: Proof) -> None:
+def _figures(told: Claim, proven: Proof, metric: str) -> None:
     point, at = told.point, told.evaluation
     assert point is not None
     auroc, columns = point.auroc, st.columns(4)
     columns[0].metric(
-        "AUROC on the vault",
+        f"{metric} on the vault",
         _number(auroc.value),
         help=f"95 % interval over patients, {auroc.n:,} items",
         border=True,
@@ -126,7 +130,7 @@ def _figures(told: Claim, proven: Proof) -> None:
         columns[3].metric(
             f"Labels, of {of[0].saved.control:,.0f} by chance",
             ratio(of[0].saved.labels, of[0].saved.control).partition(" [")[0],
-            help="Labels for the AUROC that the random control has with its largest budget, "
+            help=f"Labels for the {metric} that the random control has with its largest budget, "
             "divided by that budget; 95 % over seeds and test cases.",
             delta=ratio(of[0].saved.labels, of[0].saved.control).partition(" [")[2].rstrip("]"),
             delta_color="off",
@@ -137,7 +141,7 @@ def _figures(told: Claim, proven: Proof) -> None:
     columns[3].metric(
         "Chance would need",
         by_chance(told),
-        help=f"Training labels with which the {of_chance(told)} reached the same AUROC.",
+        help=f"Training labels with which the {of_chance(told)} reached the same {metric}.",
         delta="labels" if told.control else "no control yet",
         delta_color="off",
         delta_arrow="off",
@@ -186,7 +190,7 @@ def _rows(line: Line) -> list[dict[str, Any]]:
             "labels": p.labels,
             "hours": p.hours,
             "money": p.money,
-            "AUROC": p.auroc.value,
+            "value": p.auroc.value,
             "low": p.auroc.low,
             "high": p.auroc.high,
             "round": p.round,
@@ -214,18 +218,19 @@ def _chart(rows: pd.DataFrame, axis: str, curve: Curve) -> alt.LayerChart:
     )
     dashes = alt.Scale(domain=names, range=[DASHES.get(r, [1, 0]) for r in roles])
     dash = alt.StrokeDash("line:N", scale=dashes, title=None)
-    low = float(rows["low"].fillna(rows["AUROC"]).min())
+    low = float(rows["low"].fillna(rows["value"]).min())
     scale = alt.Scale(domain=[max(0.0, math.floor(low * 20) / 20), 1.0], clamp=True)
     ticks = alt.Axis(tickCount=8, format=",.1f" if axis == "hours" else ",.0f")
     x = alt.X(f"{axis}:Q", title=title, scale=alt.Scale(zero=False, padding=18), axis=ticks)
     base = alt.Chart(rows).encode(x=x, color=colour)
-    y = alt.Y("AUROC:Q", title="AUROC on the vault, 95 % interval", scale=scale)
+    y = alt.Y("value:Q", title=f"{curve.metric} on the vault, 95 % interval", scale=scale)
     band = base.mark_area(opacity=0.13).encode(y=alt.Y("low:Q", scale=scale), y2="high:Q")
     path = base.mark_line(strokeWidth=2).encode(y=y, strokeDash=dash, order="round:Q")
     tips = [
         alt.Tooltip("line:N", title="model"),
         alt.Tooltip(f"{axis}:Q", title=title, format=",.1f"),
-        *(alt.Tooltip(f"{c}:Q", format=".3f") for c in ("AUROC", "low", "high")),
+        alt.Tooltip("value:Q", title=curve.metric, format=".3f"),
+        *(alt.Tooltip(f"{c}:Q", format=".3f") for c in ("low", "high")),
         alt.Tooltip("round:Q"),
     ]
     dots = base.mark_point(filled=True, size=55, opacity=1).encode(y=y, tooltip=tips)

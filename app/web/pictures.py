@@ -26,6 +26,13 @@ def grid(
     With `link` a picture leads to its page Case.
     """
     pictures = thumbnails(images, item_ids, side=SIDE, centre=centre, width=width)
+    grid_of(item_ids, pictures, captions, link=link)
+
+
+def grid_of(
+    item_ids: Sequence[str], pictures: Sequence[bytes], captions: Sequence[str], *, link: bool
+) -> None:
+    """The same of pictures (JPEG) that are at hand."""
     cells = (
         f"<figure>{_linked(item_id, data_url(picture), link)}"
         f"<figcaption>{caption}</figcaption></figure>"

@@ -19,7 +19,7 @@ from app.web.pictures import grid
 from ssl_core.claims import promotion
 from ssl_core.claims.compare import Comparison, compare_rounds, settings_diff
 from ssl_core.job_states import JobState
-from ssl_core.records import Promotion
+from ssl_core.records import METRICS, Promotion, Task
 from ssl_core.rounds import unfinished
 from ssl_core.workspace import Workspace
 
@@ -58,7 +58,8 @@ def _history(ws: Workspace) -> None:
         shell.empty("No round yet.", "The first one only asks: nothing is labeled to train on.")
         return
     changes = _changes(ws, shell.version(ws))
-    rows = [{**_row(one), "changed": changes[one["number"]]} for one in reversed(rounds)]
+    task = ws.ledger.task
+    rows = [{**_row(one, task), "changed": changes[one["number"]]} for one in reversed(rounds)]
     st.dataframe(pd.DataFrame(rows), hide_index=True, width="stretch")
     pending = unfinished(ws)
     if pending is not None:
@@ -76,15 +77,16 @@ def _changes(_ws: Workspace, version: tuple[str, int]) -> dict[int, str]:
     return told
 
 
-def _row(one: dict[str, Any]) -> dict[str, Any]:
-    auroc = one["auroc"]
+def _row(one: dict[str, Any], task: Task) -> dict[str, Any]:
+    measured = one[task.metric].items()
+    told = "; ".join(f"{stage} {_interval(found)}" for stage, found in measured)
     return {
         "round": one["number"],
         "state": one["state"],
         "strategy": one["strategy"],
         "recipe": one["recipe"],
         "training labels": one["labels"]["train"],
-        "vault AUROC [95 %]": "; ".join(f"{k} {_interval(v)}" for k, v in auroc.items()) or "–",
+        f"vault {task.metric_name} [95 %]": told or "–",
         "cases asked": one["asked"],
         "time": show.duration(one["seconds"]),
     }
@@ -135,8 +137,8 @@ def _compared(_ws: Workspace, before: int, after: int, version: tuple[str, int])
 def _differences(found: Comparison) -> None:
     labels = f"{found.train_labels[0]:,} → {found.train_labels[1]:,} training labels"
     st.markdown(
-        f"**Round {found.second} less round {found.first}**, AUROC on the same validation items, "
-        f"paired by patient; {labels}."
+        f"**Round {found.second} less round {found.first}**, {found.metric} on the same validation "
+        f"items, paired by patient; {labels}."
     )
     rows = [("all findings (macro)", found.macro), *found.findings.items()]
     table = pd.DataFrame(
@@ -145,7 +147,8 @@ def _differences(found: Comparison) -> None:
             for n, d in rows
         ]
     )
-    st.altair_chart(forest(table, "difference", "Difference of AUROC, 95 %"), width="stretch")
+    title = f"Difference of {found.metric}, 95 %"
+    st.altair_chart(forest(table, "difference", title), width="stretch")
     shown = pd.DataFrame(
         {
             "finding": table["finding"],
@@ -173,14 +176,13 @@ def _settings(found: Comparison) -> None:
 
 
 def _changed(ws: Workspace, found: Comparison, out: frozenset[str]) -> None:
-    st.markdown(
-        f"**Cases that changed most** · {found.flips:,} of {found.cases:,} answers flipped at the "
-        "operating points"
-    )
+    drawn = found.metric == METRICS["dice"]
+    how = "masks came or went" if drawn else "answers flipped at the operating points"
+    st.markdown(f"**Cases that changed most** · {found.flips:,} of {found.cases:,} {how}")
     few = [one for one in found.changed if one.item_id not in out][:18]
     captions = [
-        f"<b>{one.finding}</b> {'⚑ flipped' if one.flipped else ''}<br>{one.before:.2f} → "
-        f"{one.after:.2f}, read {_label(one.label)}"
+        f"<b>{one.finding}</b> {'⚑ flipped' if one.flipped else ''}<br>{'Dice ' if drawn else ''}"
+        f"{one.before:.2f} → {one.after:.2f}, read {_label(one.label)}"
         for one in few
     ]
     grid(ws.images, [one.item_id for one in few], captions, link=True)

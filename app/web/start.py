@@ -16,7 +16,7 @@ from ssl_core.config import Config
 from ssl_core.job_states import JobState
 from ssl_core.round_options import differing, recipe_tables, with_options
 from ssl_core.rounds import unfinished
-from ssl_core.strategies import STRATEGIES
+from ssl_core.strategies import suited
 from ssl_core.workspace import Workspace
 
 JOBS = "READLOOP_JOBS"
@@ -53,7 +53,7 @@ def _new(ws: Workspace, person: Person) -> None:
         st.markdown(
             f"**Round {number}** · settings of this round alone; the workspace keeps its own"
         )
-        options = _fields(config)
+        options = _fields(config, suited(ws.ledger.task.kind == "segmentation"))
         with st.expander("The recipe's settings"):
             text = st.text_area(
                 "The recipe's table, as in readloop.toml",
@@ -78,10 +78,9 @@ def _new(ws: Workspace, person: Person) -> None:
         _begin(ws, differing(config, with_options(config, options)), person)
 
 
-def _fields(config: Config) -> dict[str, Any]:
+def _fields(config: Config, names: list[str]) -> dict[str, Any]:
     chosen, computed = config.selection, config.compute
     first, second, third, fourth, fifth = st.columns(5)
-    names = sorted(STRATEGIES)
     strategy = first.selectbox(
         "Query strategy", names, index=names.index(chosen.strategy), key="r-strategy"
     )

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from ssl_core.claims.cost import Cost, Spent
 from ssl_core.claims.curve import MACRO, Curve, Line, Origin, Point, reach
-from ssl_core.claims.tell import interval
+from ssl_core.claims.tell import an, interval
 from ssl_core.evidence import Estimate
+from ssl_core.records import METRICS
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,12 +143,12 @@ def _measured(line: Line, point: Point, curve: Curve) -> str:
         seeds = "1 seed" if line.seeds == 1 else f"{line.seeds} seeds"
         return (
             f"Replayed with {seeds}, {point.labels:,} training labels chosen by {line.strategy} "
-            f"gave an AUROC of {auroc} on the vault."
+            f"gave {an(curve.metric)} of {auroc} on the vault."
         )
     since = curve.now.train.labels - point.labels
     more = f" {since:,} more were read since." if since > 0 else ""
     return (
-        f"With {point.labels:,} training labels, AUROC on the vault is {auroc} "
+        f"With {point.labels:,} training labels, {curve.metric} on the vault is {auroc} "
         f"({line.stage} of round {point.round}, {point.auroc.n:,} items).{more}"
     )
 
@@ -231,7 +232,7 @@ def _labels(value: float, needed: Needed) -> str:
 def _unknown(curve: Curve, at: Spent | None, point: Point, control: Needed | None) -> list[str]:
     found = []
     if math.isnan(point.auroc.value):
-        found.append("AUROC, because the vault's labels do not hold two sides of any finding")
+        found.append(f"{curve.metric}, because {_unmeasured(curve)}")
     if at is not None and at.train.hours is None:
         found.append(f"reader-hours, because {at.train.reason}")
     if curve.currency is None and at is not None:
@@ -239,9 +240,15 @@ def _unknown(curve: Curve, at: Spent | None, point: Point, control: Needed | Non
     replayed = at is None and curve.line("control", "replay") is not None
     if control is None and not replayed and not math.isnan(point.auroc.value):
         reason = curve.no_control or (
-            "the AUROC of its control is not defined"
+            f"the {curve.metric} of its control is not defined"
             if _random(curve)
             else "no control yet: the replay of random is not finished"
         )
         found.append(f"what random choice would have needed ({reason})")
     return found
+
+
+def _unmeasured(curve: Curve) -> str:
+    if curve.metric == METRICS["dice"]:
+        return "no mask of the vault is known"
+    return "the vault's labels do not hold two sides of any finding"

@@ -14,8 +14,8 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from ssl_core import metrics
 from ssl_core.config import Config, validated
+from ssl_core.drawings import measured, overlap, shows
 from ssl_core.errors import ReadloopError, WorkspaceError
 from ssl_core.evidence import Difference, compare
 from ssl_core.history.truth import label_matrix
@@ -29,7 +29,7 @@ from ssl_core.probabilities import (
 )
 from ssl_core.progress import Report, silent
 from ssl_core.recipes import ALL_RECIPES
-from ssl_core.records import Model, Round
+from ssl_core.records import METRICS, Model, Round
 from ssl_core.student import operating_point
 from ssl_core.workspace import Workspace
 
@@ -51,7 +51,8 @@ class Changed:
 
     `before` and `after` are probabilities; `called_before` and `called_after` whether each model
     calls the finding present at its own round's operating point; `label` is what readers say
-    today, NaN where unknown.
+    today, NaN where unknown. Where masks are drawn, `before` and `after` are the Dice of each
+    model's mask against what readers drew, and a model calls present what it draws a pixel of.
     """
 
     item_id: str
@@ -73,10 +74,11 @@ class Changed:
 class Comparison:
     """Two rounds: `second` less `first`.
 
-    `findings` maps each finding to its paired difference of AUROC on the validation items labeled
-    today, `macro` is that of their mean; both by patient. `train_labels` counts the labeled
-    training items of both. `changed` begins with the largest change of probability; `flips` counts
-    the pairs of item and finding, of `cases`, that the two call differently.
+    `findings` maps each finding to its paired difference of `metric` (AUROC, or Dice of masks) on
+    the validation items labeled today, `macro` is that of their mean; both by patient.
+    `train_labels` counts the labeled training items of both. `changed` begins with the largest
+    change of probability (or Dice); `flips` counts the pairs of item and finding, of `cases`, that
+    the two call differently: all of the splits, or where masks are drawn those that readers drew.
     """
 
     first: int
@@ -89,6 +91,7 @@ class Comparison:
     changed: tuple[Changed, ...]
     flips: int
     cases: int
+    metric: str = METRICS["auroc"]
 
 
 def compare_rounds(
@@ -120,7 +123,8 @@ def compare_rounds(
     if not set(splits) <= {"validation", "train"}:
         raise ValueError(f"splits are {list(splits)}: changed cases are of validation and train")
     made = [(number, _measured(ws, number, stage)) for number in (first, second)]
-    seen = [_seen(ws, made, split, report) for split in splits]
+    look = _drawn if ws.ledger.task.kind == "segmentation" else _seen
+    seen = [look(ws, made, split, report) for split in splits]
     changed = [c for one in seen for c in one.largest(most, ws.ledger.task.findings)]
     changed.sort(key=lambda c: (-abs(c.after - c.before), c.item_id, c.finding))
     old, new = (ws.ledger.label_counts(number)["train"] for number in (first, second))
@@ -136,6 +140,7 @@ def compare_rounds(
         changed=tuple(changed[:most]),
         flips=sum(one.flips for one in seen),
         cases=sum(one.before.size for one in seen),
+        metric=ws.ledger.task.metric_name,
     )
 
 
@@ -156,12 +161,7 @@ def _differences(
     if not items.ids:
         nowhere = Difference(math.nan, math.nan, math.nan, math.nan, 0)
         return dict.fromkeys(findings, nowhere), nowhere
-    before, after = (
-        metrics.auroc(
-            probabilities(ws, *one, items.ids, report), items.labels, np.array(items.groups)
-        )
-        for one in made
-    )
+    before, after = (measured(ws, *one, items, report) for one in made)
     found = compare(after, before)
     return dict(zip(findings, found.findings, strict=True)), found.macro
 
@@ -209,7 +209,7 @@ def flat(settings: Mapping[str, Any], above: str = "") -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Seen:
-    """What two models say of one split: probabilities and calls, each `(N, C)`."""
+    """What two models say of one split: probabilities (or Dice) and calls, each `(N, C)`."""
 
     split: Seen
     ids: Sequence[str]
@@ -224,7 +224,7 @@ class _Seen:
 
     def largest(self, most: int, findings: Sequence[str]) -> list[Changed]:
         """The largest changes, of equals the first by row: no more than asked for."""
-        change = np.abs(self.after - self.before)
+        change = np.nan_to_num(np.abs(self.after - self.before))  # masks that nobody drew
         order = np.argsort(-change, axis=None, kind="stable")[:most]
         pairs = [divmod(int(k), len(findings)) for k in order]
         return [
@@ -253,3 +253,11 @@ def _seen(ws: Workspace, made: Sequence[tuple[int, Model]], split: Seen, report:
         for found, (number, model) in zip((before, after), made, strict=True)
     )
     return _Seen(split, ids, labels, before, after, (first, second))
+
+
+def _drawn(ws: Workspace, made: Sequence[tuple[int, Model]], split: Seen, report: Report) -> _Seen:
+    """Of the items that readers drew: each model's Dice, and whether it draws anything."""
+    items = labeled(ws, split)
+    before, after = (overlap(ws, *one, items, report) for one in made)
+    first, second = (shows(ws, *one, items.ids) for one in made)
+    return _Seen(split, items.ids, items.labels, before, after, (first, second))

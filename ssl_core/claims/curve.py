@@ -1,5 +1,7 @@
 """The label-cost curve as plain data: AUROC on the vault against labels, reader-hours and money.
 
+Where masks are drawn every `auroc` here is the mean Dice; `Curve.metric` says which it is.
+
 Every number is one that a round measured and the ledger holds: nothing here reads a vault label.
 There are two random controls: what `simulate` replayed on the same items (its arms lie in the
 workspace), and the shadow that rounds train on their random labels alone (see `shadow`), whose
@@ -23,7 +25,7 @@ from ssl_core.history.ledger import Ledger
 from ssl_core.recipes import plan
 from ssl_core.recipes.stages import LABELS
 from ssl_core.records import CONTROL as SHADOW
-from ssl_core.records import Measurement, Round
+from ssl_core.records import METRICS, Measurement, Round
 from ssl_core.shadow import controls
 from ssl_core.workspace import CONFIG_FILE, Workspace
 
@@ -82,6 +84,7 @@ class Curve:
     """All lines, what was spent, and what is not known: `no_control` is "" where there is one.
 
     `spent` has one entry for every round that measured, as of its opening; `now` is of today.
+    `metric` is what people call the measured number: "AUROC", or "Dice" where masks are drawn.
     """
 
     lines: tuple[Line, ...]
@@ -90,6 +93,7 @@ class Curve:
     now: Spent
     no_control: str
     currency: str | None
+    metric: str = METRICS["auroc"]
 
     def line(self, role: Role, origin: Origin = "rounds", finding: str = MACRO) -> Line | None:
         """The line of a role for one finding; None where there is none."""
@@ -115,6 +119,7 @@ def label_cost(ws: Workspace) -> Curve:
         now=now,
         no_control="" if controlled else _no_control(ws),
         currency=config.cost.currency if config.cost else None,
+        metric=ledger.task.metric_name,
     )
 
 

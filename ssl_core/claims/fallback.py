@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from ssl_core.claims.sequence import Look, so_far
 from ssl_core.claims.shadow_looks import shadow_looks
+from ssl_core.records import METRICS
 from ssl_core.turn import Turn
 
 FALLS_BACK = "auto"
@@ -17,13 +18,16 @@ TO = "random_diverse"
 BECAUSE = f"; {FALLS_BACK} fell back to this, being not shown to be better than chance"
 
 
-def should_fall_back(looks: Sequence[Look], after: int) -> str | None:
+def should_fall_back(
+    looks: Sequence[Look], after: int, metric: str = METRICS["auroc"]
+) -> str | None:
     """Why a strategy is not shown to be better than chance; None while it is, or may yet be.
 
     Args:
         looks: the strategy's AUROC less its control's at equal budgets, one a control and oldest
             first. The mean is judged as `sequence.so_far` does, which may be asked after each.
         after: this many must be known before anything is said; 0 never says anything.
+        metric: what people call what was measured.
 
     Returns:
         The end of a sentence whose subject is the strategy: what was measured, with its interval.
@@ -33,7 +37,7 @@ def should_fall_back(looks: Sequence[Look], after: int) -> str | None:
         return None
     verdict = "is worse than chance" if mean.high < 0 else "cannot be told from chance"
     return (
-        f"{verdict} after {mean.n} shadow controls: AUROC on validation {mean.value:+.3f} "
+        f"{verdict} after {mean.n} shadow controls: {metric} on validation {mean.value:+.3f} "
         f"[{mean.low:+.3f}, {mean.high:+.3f}] against random labels at equal budgets"
     )
 
@@ -44,5 +48,5 @@ def asks(turn: Turn) -> tuple[str, dict[str, str]]:
     if own != FALLS_BACK or not turn.trains:
         return own, {}
     looks = shadow_looks(turn.workspace.ledger, FALLS_BACK, "validation", turn.round.number)
-    why = should_fall_back(looks, after)
+    why = should_fall_back(looks, after, turn.workspace.ledger.task.metric_name)
     return (own, {}) if why is None else (TO, {"fell_back": f"{FALLS_BACK} {why}"})

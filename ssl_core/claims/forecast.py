@@ -136,7 +136,11 @@ def examined(
         return tried, None, f"the learning curve does not foretell itself: {told}"
     found = fit(points, rng)
     if found is None:
-        return tried, None, "AUROC does not rise with the labels, so no learning curve fits"
+        return (
+            tried,
+            None,
+            "what was measured does not rise with the labels, so no learning curve fits",
+        )
     return tried, found, ""
 
 

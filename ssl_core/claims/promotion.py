@@ -19,12 +19,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-import numpy as np
-
-from ssl_core import metrics
+from ssl_core.drawings import measured
 from ssl_core.errors import WorkspaceError
 from ssl_core.evidence import Difference, compare
-from ssl_core.probabilities import find_round, labeled, probabilities
+from ssl_core.probabilities import find_round, labeled
 from ssl_core.progress import Report, silent
 from ssl_core.records import Model, Promotion, PromotionKind, Split
 from ssl_core.student import find_student
@@ -38,9 +36,9 @@ Made = tuple[int, Model]
 class Verdict:
     """What the gate says of a candidate against a baseline.
 
-    `difference` is the candidate's macro AUROC less the baseline's, with its paired 95 % interval
-    by patient, from `n` items of `split`; NaN where undefined, and then it does not pass. It
-    passes when `low` > -`margin`: a loss larger than the margin is excluded.
+    `difference` is the candidate's macro AUROC (Dice of masks) less the baseline's, with its
+    paired 95 % interval by patient, from `n` items of `split`; NaN where undefined, and then it
+    does not pass. It passes when `low` > -`margin`: a loss larger than the margin is excluded.
     """
 
     passes: bool
@@ -164,20 +162,16 @@ def gate(
         margin=margin,
         candidate=candidate[1].id,
         baseline=other[1].id,
-        sentence=_sentence(candidate, other, found, margin, passes),
+        sentence=_sentence(candidate, other, found, margin, passes, ws.ledger.task.metric_name),
     )
 
 
 def paired(ws: Workspace, ours: Made, theirs: Made, report: Report = silent) -> Difference:
-    """Macro AUROC of one model less that of another, on the validation items labeled today."""
+    """Macro AUROC (Dice) of one model less that of another, on validation items labeled today."""
     items = labeled(ws, "validation")
-    groups = np.array(items.groups)
     if not items.ids:
         return Difference(math.nan, math.nan, math.nan, math.nan, 0)
-    first, second = (
-        metrics.auroc(probabilities(ws, *made, items.ids, report), items.labels, groups)
-        for made in (ours, theirs)
-    )
+    first, second = (measured(ws, *made, items, report) for made in (ours, theirs))
     return compare(first, second).macro
 
 
@@ -198,7 +192,7 @@ def promote(
     """
     held = ws.ledger.promotions()
     other = _other(ws, candidate)
-    ws.load(candidate[1])
+    ws.network(candidate[1])
     verdict = gate(ws, candidate, other, report)
     if not verdict.passes and not override:
         raise WorkspaceError(
@@ -230,7 +224,7 @@ def roll_back(ws: Workspace, by: str, why: str = "") -> Made:
             "back."
         )
     back = _made(ws, undone.replaced_round, undone.replaced_stage, undone.replaced_id)
-    ws.load(back[1])
+    ws.network(back[1])
     ws.ledger.add_promotion(_row("rollback", back, in_use(ws), by, why, ""), len(held))
     return back
 
@@ -275,7 +269,9 @@ def _made(ws: Workspace, number: int, stage: str, model_id: str) -> Made:
     )
 
 
-def _sentence(candidate: Made, other: Made, found: Difference, margin: float, passes: bool) -> str:
+def _sentence(
+    candidate: Made, other: Made, found: Difference, margin: float, passes: bool, metric: str
+) -> str:
     names = f"{_name(candidate)} against {_name(other)}"
     if math.isnan(found.low):
         reason = "the difference is undefined on validation"
@@ -283,7 +279,7 @@ def _sentence(candidate: Made, other: Made, found: Difference, margin: float, pa
             reason = "no validation item is labeled"
         return f"{names}: {reason}, so a loss cannot be excluded."
     told = (
-        f"{names} on validation ({found.n:,} items, paired by patient): AUROC "
+        f"{names} on validation ({found.n:,} items, paired by patient): {metric} "
         f"{found.value:+.3f} [{found.low:+.3f}, {found.high:+.3f}]"
     )
     verb = "excludes" if passes else "does not exclude"

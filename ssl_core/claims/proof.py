@@ -25,6 +25,7 @@ from ssl_core.claims.savings import (
 from ssl_core.claims.stopping import Advice, advise
 from ssl_core.claims.watch import Verdict, of_replay, verdict
 from ssl_core.evidence import Difference, Estimate, Z
+from ssl_core.records import METRICS
 from ssl_core.training.seeds import derived_seed
 from ssl_core.workspace import Workspace
 
@@ -66,12 +67,16 @@ class Replayed:
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """All that is claimed: `own` of the workspace's own rounds, and each replayed strategy."""
+    """All that is claimed: `own` of the workspace's own rounds, and each replayed strategy.
+
+    `metric` is what people call what was measured: every `auroc` here is of that.
+    """
 
     own: Outlook | None
     verdict: Verdict
     replayed: tuple[Replayed, ...]
     currency: str | None
+    metric: str = METRICS["auroc"]
 
 
 def proof(
@@ -99,7 +104,7 @@ def proof(
         history = [_observed(p) for p in line.points]
         own = _outlook(history, target, _rng(ws, "own"))
     said = verdict(ws, ask_models=ask_models)
-    return Proof(own, said, told, curve.currency)
+    return Proof(own, said, told, curve.currency, curve.metric)
 
 
 def replayed(
@@ -132,34 +137,39 @@ def sentences(found: Proof) -> list[str]:
     """The claims in words, most important first."""
     told = [found.verdict.sentence]
     if found.own is not None:
-        told += outlook_sentences(found.own)
+        told += outlook_sentences(found.own, found.metric)
     for one in found.replayed:
-        told += replay_sentences(one, found.currency)
+        told += replay_sentences(one, found.currency, found.metric)
     return list(dict.fromkeys(told))
 
 
-def replay_sentences(one: Replayed, currency: str | None) -> list[str]:
+def replay_sentences(
+    one: Replayed, currency: str | None, metric: str = METRICS["auroc"]
+) -> list[str]:
     """The claims of one replayed strategy."""
     ours, control = one.strategy, one.control
     told = [one.verdict.sentence]
     told.append(
         f"Replayed with {_seeds(one.seeds)}, {one.budgets[0]:,.0f} to {one.budgets[-1]:,.0f} "
-        f"labels, {ours} has a mean AUROC of {tell.interval(one.area)} over the budgets (evenly on "
-        f"their logarithm) and {control} {tell.interval(one.control_area)}: "
+        f"labels, {ours} has a mean {metric} of {tell.interval(one.area)} over the budgets (evenly "
+        f"on their logarithm) and {control} {tell.interval(one.control_area)}: "
         f"{tell.difference(one.area_difference)}."
     )
     for some in (one.saved, one.at_target):
         if some is not None:
-            told.append(saved_sentence(ours, control, some, currency))
-    return told + [f"Replay of {ours}: {text}" for text in outlook_sentences(one.outlook)]
+            told.append(saved_sentence(ours, control, some, currency, metric))
+    return told + [f"Replay of {ours}: {text}" for text in outlook_sentences(one.outlook, metric)]
 
 
-def saved_sentence(ours: str, control: str, some: Saved, currency: str | None) -> str:
-    """What the strategy needs for an AUROC of the control's, and what that spares."""
+def saved_sentence(
+    ours: str, control: str, some: Saved, currency: str | None, metric: str = METRICS["auroc"]
+) -> str:
+    """What the strategy needs for an AUROC (or Dice) of the control's, and what that spares."""
     goal = tell.share(some.target)
     text = (
-        f"For an AUROC of {goal}, which {control} has with {some.control:,.0f} labels, {ours} "
-        f"needs {tell.labels(some.labels)}, {tell.ratio(some.labels, some.control)} times as many"
+        f"For {tell.an(metric)} of {goal}, which {control} has with {some.control:,.0f} labels, "
+        f"{ours} needs {tell.labels(some.labels)}, {tell.ratio(some.labels, some.control)} times "
+        "as many"
     )
     if math.isnan(some.labels.low):
         return f"{text}; with one seed, how far luck goes is not known."
@@ -171,7 +181,7 @@ def saved_sentence(ours: str, control: str, some: Saved, currency: str | None) -
     return text + "."
 
 
-def outlook_sentences(found: Outlook) -> list[str]:
+def outlook_sentences(found: Outlook, metric: str = METRICS["auroc"]) -> list[str]:
     """The forecast with its back-test, and the stop advice."""
     ahead, advice = found.forecast, found.advice
     if ahead.labels is None:
@@ -179,13 +189,19 @@ def outlook_sentences(found: Outlook) -> list[str]:
     hits = sum(one.covered for one in ahead.back_test)
     low, middle, high = (_far(x) for x in (ahead.labels.low, ahead.labels.value, ahead.labels.high))
     return [
-        f"An AUROC of {tell.share(ahead.target)} is forecast with {middle} labels in all [{low}, "
-        f"{high}]; back-test: {hits} of {len(ahead.back_test)} earlier points lay in the interval "
-        "forecast from those before.",
-        f"The next {advice.more} labels add an AUROC of {tell.share(advice.worth)} or more with "
-        f"probability {advice.probability:.2f}: {advice.advice}"
+        f"{_first(metric)} of {tell.share(ahead.target)} is forecast with {middle} labels in all "
+        f"[{low}, {high}]; back-test: {hits} of {len(ahead.back_test)} earlier points lay in the "
+        "interval forecast from those before.",
+        f"The next {advice.more} labels add {tell.an(metric)} of {tell.share(advice.worth)} or "
+        f"more with probability {advice.probability:.2f}: {advice.advice}"
         + (f", at a risk of {advice.risk:.2f} or less." if advice.advice == "stop" else "."),
     ]
+
+
+def _first(metric: str) -> str:
+    """ "An AUROC", at the beginning of a sentence."""
+    name = tell.an(metric)
+    return name[0].upper() + name[1:]
 
 
 def _far(labels: float) -> str:

@@ -22,6 +22,11 @@ def share(value: float) -> str:
     return text.replace("0.", ".", 1) if abs(value) < 1 else text
 
 
+def an(metric: str) -> str:
+    """ "an AUROC", "a Dice"."""
+    return f"{'an' if metric[0] in 'AEIOU' else 'a'} {metric}"
+
+
 def signed(value: float) -> str:
     """ "+.012" or "−.004"."""
     if math.isnan(value):

@@ -17,7 +17,7 @@ from ssl_core.claims.shadow_looks import shadow_looks
 from ssl_core.config import ledger_url, load_config
 from ssl_core.evidence import Difference
 from ssl_core.history.ledger import Ledger
-from ssl_core.records import Split
+from ssl_core.records import METRICS, Split
 from ssl_core.workspace import CONFIG_FILE, Workspace
 
 State = Literal["better", "worse", "not told", "broken"]
@@ -51,23 +51,26 @@ def verdict(
     Ask for split "validation" whatever acts on the verdict: what the vault chose it could no
     longer measure. The vault is for telling. No label is read here.
     """
-    name = strategy or ws.config.selection.strategy
+    name, metric = strategy or ws.config.selection.strategy, ws.ledger.task.metric_name
     wrong = order_check.broken(ws, ask_models=ask_models)
     if wrong is not None:
         return said_broken(name, *wrong)
     looks = shadow_looks(ws.ledger, ws.config.selection.strategy, split)
     if looks or split != "vault":
-        return judge(looks, name)
+        return judge(looks, name, metric)
     found = pairs(ws)
     chosen = [p for p in found if p.ours.strategy == name] or found[:1]
-    return of_replay(ws, chosen[0], ask_models=ask_models) if chosen else judge([], name)
+    return of_replay(ws, chosen[0], ask_models=ask_models) if chosen else judge([], name, metric)
 
 
-def judge(looks: Sequence[Look], strategy: str = "The strategy") -> Verdict:
+def judge(
+    looks: Sequence[Look], strategy: str = "The strategy", metric: str = METRICS["auroc"]
+) -> Verdict:
     """The verdict on a sequence of paired differences, one a round, oldest first (pure).
 
     Valid however often one looks and whenever one stops: a strategy that is no better than random
     is called better in 5 % of histories at the most, over all their looks (see `sequence`).
+    `metric` is what people call what was measured.
     """
     if not looks:
         told = (
@@ -78,20 +81,21 @@ def judge(looks: Sequence[Look], strategy: str = "The strategy") -> Verdict:
     if found is None:
         few = f"{strategy} is not told from random: {_count(len(looks))} compared, and "
         return Verdict("not told", f"{few}{FIRST} are needed to say anything.", len(looks), None)
-    return _settled(found, strategy, f"after {_count(len(looks))}", len(looks))
+    return _settled(found, strategy, f"after {_count(len(looks))}", len(looks), metric)
 
 
 def of_replay(ws: Workspace, pair: Pair, *, ask_models: bool = False) -> Verdict:
     """The verdict on a replayed strategy: the paired difference of the areas, at one look."""
     name, budgets = pair.ours.strategy, len(pair.ours.budgets)
+    metric = ws.ledger.task.metric_name
     for one in arms(ws, pair.arms):
         wrong = order_check.broken(one, ask_models=ask_models)
         if wrong is not None:
             return said_broken(name, *wrong)
     if len(pair.seeds) < 2:
-        return judge(_looks(pair), name)
+        return judge(_looks(pair), name, metric)
     over = f"over {len(pair.seeds)} seeds and {budgets} budgets"
-    return _settled(area_difference(pair.ours, pair.control), name, over, budgets)
+    return _settled(area_difference(pair.ours, pair.control), name, over, budgets, metric)
 
 
 def said_broken(strategy: str, number: int, wrong: str) -> Verdict:
@@ -117,8 +121,8 @@ def _looks(pair: Pair) -> list[Look]:
     return [Look(k + 2, b, float(d), float(e)) for k, (b, d, e) in enumerate(numbers)]
 
 
-def _settled(found: Difference, strategy: str, after: str, rounds: int) -> Verdict:
-    numbers = f"AUROC {tell.difference(found)} against random labels"
+def _settled(found: Difference, strategy: str, after: str, rounds: int, metric: str) -> Verdict:
+    numbers = f"{metric} {tell.difference(found)} against random labels"
     if found.low > 0:
         return Verdict(
             "better", f"{strategy} is better than random {after}: {numbers}.", rounds, found

@@ -83,9 +83,9 @@ def reader_evidence(ws: Workspace) -> ReaderEvidence:
         second_read=_second(ws, curve),
         rereads=reread_result(ws),
         steps=own,
-        steps_sentence=steps_sentence(own),
+        steps_sentence=steps_sentence(own, curve.metric),
         per_minute=tuple(compared),
-        per_minute_sentence=per_minute_sentence(compared),
+        per_minute_sentence=per_minute_sentence(compared, curve.metric),
     )
 
 

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from ssl_core.claims.curve import MACRO, Curve, Line
 from ssl_core.evidence import Estimate, Z
 from ssl_core.readers.pace import Case, PaceModel, expected, times_as_long
+from ssl_core.records import METRICS
 
 Floats = npt.NDArray[np.float64]
 
@@ -71,17 +72,19 @@ def steps(line: Line) -> list[Step]:
     return found
 
 
-def steps_sentence(found: Sequence[Step]) -> str:
+def steps_sentence(found: Sequence[Step], metric: str = METRICS["auroc"]) -> str:
     """What an hour of reading brought from the first round to the newest, in words."""
     told = [one for one in found if not math.isnan(one.per_hour.value)]
     if not told:
-        return "No two rounds with timed reads between them: AUROC per reader-hour is not known."
+        return (
+            f"No two rounds with timed reads between them: {metric} per reader-hour is not known."
+        )
     whole = told[-1]
     gain = f"{whole.per_hour.value:+.3f} [{whole.per_hour.low:+.3f}, {whole.per_hour.high:+.3f}]"
     verdict = "" if whole.gain.low > 0 else "; this cannot be told from none"
     return (
         f"From round {whole.since} to round {whole.until}, {whole.labels:,} labels took "
-        f"{whole.hours:.1f} reader-hours: {gain} of AUROC an hour{verdict}."
+        f"{whole.hours:.1f} reader-hours: {gain} of {metric} an hour{verdict}."
     )
 
 
@@ -150,7 +153,7 @@ def per_minute_of(curve: Curve, model: PaceModel, slice_share: float) -> list[Pe
     return found
 
 
-def per_minute_sentence(found: Sequence[PerMinute]) -> str:
+def per_minute_sentence(found: Sequence[PerMinute], metric: str = METRICS["auroc"]) -> str:
     """The largest budget at which both are known, in words."""
     told = [one for one in found if not math.isnan(one.per_minute.value)]
     if not told:
@@ -171,8 +174,8 @@ def per_minute_sentence(found: Sequence[PerMinute]) -> str:
         verdict = "by the minute it is not told from random"
     return (
         f"A case chosen by {one.strategy} takes {_told(one.times, '.2f')} times as long as a "
-        f"random one. At {one.labels:,} labels it is {_told(one.per_label, '+.3f')} of AUROC ahead "
-        f"of random, and after the same {one.minutes.value:,.0f} minutes "
+        f"random one. At {one.labels:,} labels it is {_told(one.per_label, '+.3f')} of {metric} "
+        f"ahead of random, and after the same {one.minutes.value:,.0f} minutes "
         f"{_told(one.per_minute, '+.3f')}: {verdict}."
     )
 

@@ -7,8 +7,11 @@ import math
 import pytest
 
 from ssl_core.claims.compare import Setting, compare_rounds, flat, settings_diff
+from ssl_core.drawings import overlap
 from ssl_core.errors import WorkspaceError
+from ssl_core.probabilities import labeled, stage_model
 from ssl_core.records import Label, Round
+from ssl_core.workspace import open_workspace
 from tests.rounds_by_hand import add, ids, made, model, open_round, says, trained
 
 
@@ -132,3 +135,27 @@ def test_a_configuration_that_cannot_be_read_today_is_compared_as_it_is_stored()
 def test_flat_by_hand():
     nested = {"a": {"b": 1, "c": {"d": (1, 2)}}, "e": []}
     assert flat(nested) == {"a.b": 1, "a.c.d": [1, 2], "e": []}
+
+
+def test_where_masks_are_drawn_rounds_are_compared_by_dice(drawn):
+    ws = open_workspace(drawn)
+    told = {
+        (number, m.finding): m.value
+        for number, m in ws.ledger.measurements()
+        if (m.stage, m.split, m.name) == ("student", "validation", "dice")
+    }
+    found = compare_rounds(ws, 2, 3, splits=("validation", "train"), most=100)
+    assert found.metric == "Dice"
+    assert found.macro.value == pytest.approx(told[3, "macro"] - told[2, "macro"], abs=1e-6)
+    assert found.findings["Bar"].value == pytest.approx(told[3, "Bar"] - told[2, "Bar"], abs=1e-6)
+    assert found.cases == 2 * (12 + 24)  # the findings of what readers drew
+    changes = [abs(c.after - c.before) for c in found.changed]
+    assert changes == sorted(changes, reverse=True)
+    items = labeled(ws, "validation")
+    before, after = (overlap(ws, n, stage_model(ws, n), items) for n in (2, 3))
+    for one in (c for c in found.changed if c.split == "validation"):
+        i, c = items.ids.index(one.item_id), ("Spot", "Bar").index(one.finding)
+        assert (one.before, one.after) == pytest.approx((before[i, c], after[i, c]))
+        if one.before == one.after == 0:
+            assert not one.flipped
+    ws.ledger.close()

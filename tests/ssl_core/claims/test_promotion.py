@@ -22,6 +22,7 @@ from ssl_core.errors import LedgerError, WorkspaceError
 from ssl_core.evidence import compare
 from ssl_core.records import Label, Promotion
 from ssl_core.training.models import build_model, save_model
+from ssl_core.workspace import open_workspace
 from tests.rounds_by_hand import add, ids, made, model, open_round, says, trained
 
 GOOD, BAD = [0.9, 0.1], [0.1, 0.9]  # of a positive and of a negative
@@ -244,3 +245,22 @@ def test_the_gate_takes_no_look_into_the_vault(ws):
     thinks(ws, "s1", 6)
     promote(ws, find_candidate(ws), "eva")
     assert ws.ledger.vault_looks() == []
+
+
+def test_where_masks_are_drawn_the_gate_asks_for_their_dice(drawn):
+    ws = open_workspace(drawn)
+    told = {
+        (number, m.stage): m.value
+        for number, m in ws.ledger.measurements()
+        if (m.split, m.finding, m.name) == ("validation", "macro", "dice")
+    }
+    ours, theirs = (
+        next(one for one in candidates(ws) if (one[0], one[1].stage) == name)
+        for name in ((3, "student"), (2, "teacher 0a"))
+    )
+    found = gate(ws, ours, theirs)
+    expected = told[3, "student"] - told[2, "teacher 0a"]
+    assert found.difference == pytest.approx(expected, abs=1e-6)
+    assert found.low < found.difference < found.high
+    assert "paired by patient): Dice " in found.sentence
+    ws.ledger.close()
