@@ -20,7 +20,7 @@ from ssl_core.history.ledger import Ledger
 from ssl_core.images import ImageStore, looks_grey
 from ssl_core.intake import Intake, Policy, content_digests, take_in
 from ssl_core.masks.imported import keep_masks
-from ssl_core.preflight import check_settings
+from ssl_core.preflight import check_settings, check_task
 from ssl_core.presets import default_recipe, preset
 from ssl_core.progress import Progress, Report, silent
 from ssl_core.records import Answer, Item, Label
@@ -117,7 +117,8 @@ def _build(
         digests |= unusable
     intake = take_in(rows, digests, policy)
     config = _config(images, intake.items, source, settings, policy.seed)
-    check_settings(config, len(intake.task.findings))  # now, not in the first round
+    check_task(intake.task, config)  # now, not in the first round
+    check_settings(config, len(intake.task.findings))
     if config.ledger != "sqlite":
         Ledger.check_vacant(config.ledger)
     _, refused = ImageStore.build(

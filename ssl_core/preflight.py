@@ -60,7 +60,7 @@ def check_task(task: Task, config: Config) -> None:
         )
     for key in ("strategy", "cold_start"):
         chosen = getattr(config.selection, key)
-        if chosen not in suited(segmentation):
+        if chosen in NEEDS and chosen not in suited(segmentation):  # others: `check_settings`
             raise ConfigError(
                 f"selection.{key} = {chosen!r} does not fit this task: use one of "
                 f"{', '.join(suited(segmentation))}."

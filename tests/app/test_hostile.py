@@ -308,7 +308,9 @@ def test_a_round_that_diverges_can_be_given_up(trained, tmp_path, capsys):
     assert "no interrupted round to give up" in refusal(capsys, "round", root, "--abandon")
 
 
-def test_segmentation_is_imported_and_not_trained(images, tmp_path, capsys):
+def test_what_is_for_another_kind_of_task_is_refused_where_masks_are_drawn(
+    images, tmp_path, capsys
+):
     inside = np.zeros((toy.SIZE, toy.SIZE), np.uint8)
     inside[3:9, 3:9] = 255
     (images / "masks").mkdir()
@@ -316,11 +318,14 @@ def test_segmentation_is_imported_and_not_trained(images, tmp_path, capsys):
     rows = [(f"{i:02d}.png", f"P{i}", "masks/spot.png") for i in range(20)]
     path = write_manifest(tmp_path / "m.csv", rows, "path", "patient", "mask")
     where = ["--images", images, "--manifest", path, "--group-column", "patient", *TINY]
-    root = tmp_path / "w"
-    assert run(list(map(str, ["init", root, *where, "--mask-column", "mask", "--archive"]))) == 0
+    root, masks = tmp_path / "w", ["--mask-column", "mask", "--archive"]
+    wrong = refusal(capsys, "init", root, *where, *masks, "--recipe", "fixmatch")
+    assert "recipe.name = 'fixmatch' does not fit a task that draws masks: use one of" in wrong
+    assert not root.exists()
+    assert run(list(map(str, ["init", root, *where, *masks]))) == 0
     capsys.readouterr()
-    for command in (["round", root], ["simulate", root, "--budgets", "4"]):
-        assert "Segmentation is not trained by this version" in refusal(capsys, *command)
+    wrong = refusal(capsys, "simulate", root, "--budgets", "4", "--strategy", "margin")
+    assert "selection.strategy = 'margin' does not fit this task: use one of auto, boundary_e" in wrong
     assert rounds_of(root) == 0
     assert not (root / "simulations").exists()
 
