@@ -289,7 +289,9 @@ def round_(
 def simulate_(
     workspace: WorkspacePath,
     budgets: Annotated[str, typer.Option(help="Rising numbers of labels, as 52,104,260,all.")],
-    strategy: Annotated[str, typer.Option(help="Query strategies, by commas.")] = "margin",
+    strategy: Annotated[
+        str, typer.Option(help="Query strategies, by commas; none: the workspace's own.")
+    ] = "",
     control: Annotated[str, typer.Option(help="Strategy to compare with; empty: none.")] = "random",
     recipe: Annotated[str, typer.Option(help="Instead of the workspace's recipe.")] = "",
     seeds: Annotated[str, typer.Option(help="By commas; one arm each.")] = "0,1,2",
@@ -306,7 +308,7 @@ def simulate_(
             ws,
             archive_room,
             budgets=words(budgets),
-            strategies=words(strategy),
+            strategies=words(strategy) or [ws.config.selection.strategy],
             seeds=numbers(seeds, "--seeds"),
             control=control or None,
             report=report,

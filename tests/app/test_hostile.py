@@ -409,7 +409,7 @@ def test_other_budgets_are_other_labels(fresh, tmp_path):
     ("more", "words"),
     [
         (["--seeds", ""], "at least one strategy and one seed"),
-        (["--strategy", "", "--control", ""], "at least one strategy and one seed"),
+        (["--seeds", ""], "at least one strategy and one seed"),
         (["--seeds", "0,-1"], "seed = -1"),
         (["--strategy", "random,../../esc"], "'../../esc' is unknown"),
         (["--control", "bogus"], "'bogus' is unknown"),
