@@ -171,7 +171,7 @@ def test_one_seed_is_compared_by_patient(archive, tmp_path):
     assert run(["simulate", str(archive), *arguments]) == 0
     ours, control = json.loads(out.read_text())["rows"]
     assert control["difference"] is None
-    gap = ours["auroc"]["student"]["value"] - control["auroc"]["student"]["value"]
+    gap = ours["score"]["student"]["value"] - control["score"]["student"]["value"]
     assert ours["difference"]["value"] == pytest.approx(gap)
     assert ours["difference"]["low"] is not None
 

@@ -325,7 +325,9 @@ def test_what_is_for_another_kind_of_task_is_refused_where_masks_are_drawn(
     assert run(list(map(str, ["init", root, *where, *masks]))) == 0
     capsys.readouterr()
     wrong = refusal(capsys, "simulate", root, "--budgets", "4", "--strategy", "margin")
-    assert "selection.strategy = 'margin' does not fit this task: use one of auto, boundary_e" in wrong
+    assert (
+        "selection.strategy = 'margin' does not fit this task: use one of auto, boundary_e" in wrong
+    )
     assert rounds_of(root) == 0
     assert not (root / "simulations").exists()
 
@@ -408,7 +410,6 @@ def test_other_budgets_are_other_labels(fresh, tmp_path):
 @pytest.mark.parametrize(
     ("more", "words"),
     [
-        (["--seeds", ""], "at least one strategy and one seed"),
         (["--seeds", ""], "at least one strategy and one seed"),
         (["--seeds", "0,-1"], "seed = -1"),
         (["--strategy", "random,../../esc"], "'../../esc' is unknown"),

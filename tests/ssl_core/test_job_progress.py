@@ -189,7 +189,7 @@ def test_training_reports_loss_and_auroc_of_each_epoch():
     for one in heard:
         throttle.add(one)
     (curve,) = curves(throttle.take())
-    assert [(p.loss, p.auroc) for p in curve.points] == [(e.loss, e.auroc) for e in result.history]
+    assert [(p.loss, p.auroc) for p in curve.points] == [(e.loss, e.score) for e in result.history]
 
 
 def test_resumed_training_tells_the_epochs_that_nobody_here_has_seen(tmp_path):

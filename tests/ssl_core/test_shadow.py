@@ -247,14 +247,14 @@ def test_a_past_round_replays_as_it_was(finished):
 
 
 def test_a_control_that_cannot_be_trained_takes_no_round_along(one_round, tmp_path, monkeypatch):
-    root, fit = copied(one_round, tmp_path / "w"), rounds.fit_stage
+    root, (kind, fit) = copied(one_round, tmp_path / "w"), rounds.WORK[Fit]
 
     def diverges(turn, stage):
         if stage.name == "control intermediate":
             raise TrainingError("control intermediate: the loss is not finite.")
         return fit(turn, stage)
 
-    monkeypatch.setattr(rounds, "fit_stage", diverges)
+    monkeypatch.setitem(rounds.WORK, Fit, (kind, diverges))
     ws, room = toy.opened(root)
     run_round(ws, room)
     told = {s.name: json.loads(s.detail) for s in ws.ledger.stages(2)}

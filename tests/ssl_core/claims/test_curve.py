@@ -143,7 +143,7 @@ def test_arms_become_lines_with_the_means_that_simulate_reports(replayed):
         assert [p.labels for p in line.points] == [r.labels["train"] for r in rows] == [8, 16]
         for point, row in zip(line.points, rows, strict=True):
             assert (point.hours, point.money) == (None, None)
-            assert repr(point.auroc) == repr(row.auroc["student"])
+            assert repr(point.auroc) == repr(row.score["student"])
             cells = [c for c in found.cells if (c.strategy, c.budget) == (strategy, row.budget)]
             values = [c.stages["student"]["auroc"].value for c in cells]
             assert repr(point.auroc) == repr(mean_of_shares(values))

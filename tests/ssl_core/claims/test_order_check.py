@@ -15,7 +15,7 @@ from ssl_core.claims.order_check import contradicted, disorder
 from ssl_core.claims.watch import verdict
 from ssl_core.records import Selection
 from ssl_core.rounds import run_round
-from ssl_core.strategies import STRATEGIES
+from ssl_core.strategies import ALL_STRATEGIES
 from tests import toy
 
 
@@ -101,12 +101,12 @@ def rounds(root, monkeypatch, strategy, fault):
 
 
 def upside_down(monkeypatch):
-    right = STRATEGIES["margin"]
-    monkeypatch.setitem(STRATEGIES, "margin", lambda view, n, rng: -right(view, n, rng))
+    right = ALL_STRATEGIES["margin"]
+    monkeypatch.setitem(ALL_STRATEGIES, "margin", lambda view, n, rng: -right(view, n, rng))
 
 
 def unsorted(monkeypatch):
-    monkeypatch.setitem(STRATEGIES, "margin", lambda view, n, rng: rng.random(view.size))
+    monkeypatch.setitem(ALL_STRATEGIES, "margin", lambda view, n, rng: rng.random(view.size))
 
 
 @pytest.mark.parametrize("fault", [upside_down, unsorted])

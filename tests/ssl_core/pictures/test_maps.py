@@ -125,11 +125,12 @@ def test_nothing_is_predicted_twice(one_round, tmp_path, monkeypatch):
     """Only the items that no stage scored with the student are asked about: the labeled ones."""
     asked = []
 
-    def spy(model, pixels, rows, **options):
+    def spy(turn, rows):
         asked.append(sorted(rows.tolist()))
-        return predict(model, pixels, rows, **options)
+        return predict(turn, rows)
 
-    monkeypatch.setattr(maps, "predict", spy)
+    predict = maps._predict
+    monkeypatch.setattr(maps, "_predict", spy)
     workspace, room = toy.opened(copied(one_round, tmp_path / "w"))
     run_round(workspace, room)
     labeled = [s.item_id for s in workspace.ledger.selections(1)]
@@ -299,7 +300,7 @@ def test_an_index_that_says_nothing_is_none(tmp_path, text):
 
 
 def test_a_method_is_added_without_a_prediction(finished, tmp_path, monkeypatch):
-    monkeypatch.setattr(maps, "predict", None)
+    monkeypatch.setattr(maps, "_predict", None)
     monkeypatch.setattr(maps, "FEW", 10)
     workspace, _ = toy.opened(copied(finished, tmp_path / "w"))
     before = load_map(workspace, 2)
