@@ -149,7 +149,11 @@ def test_unweighted_it_is_the_mean_that_models_are_measured_by(rows):
     assert one.value == pytest.approx(expected.value, abs=1e-12)
     assert one.n == expected.n
     assert 0 <= one.low <= one.value <= one.high <= 1
-    if 0.001 < expected.value < 0.999 and np.ptp(list(values.values())) > 0.01:
+    off = dict.fromkeys(groups.values(), 0.0)
+    for i, value in values.items():
+        off[groups[i]] += value - expected.value
+    # Patients whose deviations cancel out leave no error to compare.
+    if 0.001 < expected.value < 0.999 and max(map(abs, off.values())) > 0.01:
         assert (one.low, one.high) == pytest.approx((expected.low, expected.high), abs=1e-6)
 
 
