@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ssl_core.auditing.pauses import withhold
 from ssl_core.made import Made, finite
 from ssl_core.masks import files
 from ssl_core.masks import selection as scores_of
@@ -113,7 +114,8 @@ def pseudo_masks_stage(turn: Turn, stage: PseudoMasks) -> Made:
     pool = turn.pool
     teachers = [turn.segmenter(name) for name in stage.teachers]
     rows = list[PseudoLabel]()
-    counts = np.zeros((3, len(turn.findings)), np.int64)
+    kept: Floats = np.empty((0, len(turn.findings)))
+    told: dict[str, Any] = {}
     folder = turn.workspace.masks_folder
 
     def keep(places: npt.NDArray[np.intp], made: list[Maps]) -> dict[str, Any]:
@@ -130,21 +132,20 @@ def pseudo_masks_stage(turn: Turn, stage: PseudoMasks) -> Made:
 
     if len(pool.ids):
         found = _by_teachers(turn, stage, teachers, pool.rows, keep, stage.name)
-        for i, c in np.argwhere(~np.isnan(found["decided"])).tolist():
-            value, score = float(found["decided"][i, c]), float(found["scores"][i, c])
-            mask = str(found["digests"][i, c]) or None
+        scores, digests = found["scores"], found["digests"]
+        kept, told = withhold(turn, found["decided"], scores, digests)
+        for i, c in np.argwhere(~np.isnan(kept)).tolist():
+            value, score = float(kept[i, c]), float(scores[i, c])
+            mask = str(digests[i, c]) or None
             rows.append(PseudoLabel(pool.ids[i], turn.findings[c], value, score, mask))
-        for at, value in enumerate((1.0, 0.0)):
-            counts[at] = (found["decided"] == value).sum(axis=0)
-        counts[2] = len(pool.ids) - counts[:2].sum(axis=0)
     detail = {
         "pool": len(pool.ids),
         "teachers": list(stage.teachers),
         "ensemble": stage.ensemble,
-        "drawn": counts[0].tolist(),
-        "absent": counts[1].tolist(),
-        "dropped": counts[2].tolist(),
+        "positives": (kept == 1).sum(axis=0).tolist(),
+        "kept": (~np.isnan(kept)).sum(axis=0).tolist(),
         "validation": _quality(turn, stage, teachers),
+        **told,
     }
     return {"detail": finite(detail), "pseudo_labels": rows}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 
-from app.report.audit_masks_part import masks
+from app.report import audit_masks_part
 from app.report.html import Part, Points, Section, Table
 from app.report.scene import UNKNOWN, Scene, percent, plural
 from ssl_core.auditing import audit, pauses
@@ -23,23 +23,25 @@ WHAT = (
 
 def audited(scene: Scene) -> Section:
     """Precision and recall per finding, calibration, alarms and pauses."""
-    if scene.ws.ledger.task.kind == "segmentation":
-        return masks(scene)
+    drawn = scene.ws.ledger.task.kind == "segmentation"
+    title = audit_masks_part.TITLE if drawn else TITLE
     numbers = _rounds(scene)
     if not numbers:
         text = "No round has made pseudo-labels yet, so there is nothing to audit."
-        return Section("audit", TITLE, (text,))
+        return Section("audit", title, (audit_masks_part.NONE if drawn else text,))
     newest = numbers[-1]
     watches = pauses.watches(scene.ws, scene.ws.config.alarm)
-    parts: list[Part] = [WHAT, Points(tuple(_alarms(scene, watches, numbers)))]
+    parts: list[Part] = audit_masks_part.masks(scene) if drawn else [WHAT]
+    parts.append(Points(tuple(_alarms(scene, watches, numbers))))
     rows = audit.kept(scene.ws, newest)
     if all(math.isnan(row.precision.value) for row in rows):
         parts.append(
             f"Precision of round {newest} is not known yet: no blind read judges what it kept."
         )
     parts.append(_kept(scene, newest, rows))
-    parts += _calibration(scene, numbers)
-    return Section("audit", TITLE, tuple(parts))
+    if not drawn:
+        parts += _calibration(scene, numbers)
+    return Section("audit", title, tuple(parts))
 
 
 def _rounds(scene: Scene) -> list[int]:

@@ -14,6 +14,7 @@ from app.web.blind import hidden
 from app.web.charts import COLOURS, INK
 from app.web.pictures import grid
 from ssl_core.auditing import audit
+from ssl_core.auditing.fair_reads import RIGHT
 from ssl_core.claims.promotion import find_in_use
 from ssl_core.readers.contradictions import Contradiction, contradictions
 from ssl_core.workspace import Workspace
@@ -66,16 +67,31 @@ def _of_masks(ws: Workspace, out: frozenset[str]) -> None:
             f"readloop round {ws.root}",
         )
         return
+    rounds = _rounds(ws, shell.version(ws))
+    if rounds:
+        alarms.show(ws)
     names = ["Worst cases", "Pseudo-masks", "The pool", "Readers against the model"]
     worst, drawn, pool, against = st.tabs(names)
     with worst:
         audit_masks.worst(ws, measured, out)
     with drawn:
         audit_masks.pseudo_masks(ws)
+        if rounds:
+            _on_blind_reads(ws, rounds)
     with pool:
         audit_pool.show(ws)
     with against:
         _contradictions(ws, out)
+
+
+def _on_blind_reads(ws: Workspace, rounds: list[int]) -> None:
+    shell.section("On blind reads")
+    number = st.selectbox("Pseudo-masks of round", rounds, index=len(rounds) - 1, key="a-kept")
+    audit_kept.show(ws, number)
+    st.caption(
+        f"A mask is right where a blind reader's overlaps it with a Dice of {RIGHT} or more."
+    )
+    alarms.trends(ws)
 
 
 @st.cache_data(show_spinner=False, max_entries=4)

@@ -153,9 +153,7 @@ def pseudo_masks(ws: Workspace) -> None:
     st.caption(
         "Drawn, absent and left out count items of the pool. Dice, and what is right, are of "
         "validation, where the same teachers decide in the same way and readers have drawn. Where "
-        "Dice falls from one iteration to the next, students learn their teachers' errors. "
-        "Whether scores mean what they say, and how many of the kept blind reads find right, is "
-        "asked of labels of whole images alone."
+        "Dice falls from one iteration to the next, students learn their teachers' errors."
     )
 
 

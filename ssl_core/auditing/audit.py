@@ -29,6 +29,7 @@ from ssl_core.errors import WorkspaceError
 from ssl_core.evidence import Estimate
 from ssl_core.probabilities import Floats, find_round, labeled, probabilities, stage_model
 from ssl_core.progress import Report, silent
+from ssl_core.recipes import PseudoLabel as PseudoLabelStage
 from ssl_core.turn import replay
 from ssl_core.workspace import Workspace
 
@@ -37,7 +38,7 @@ KAPPAS = tuple(k / 10 for k in range(1, 11))
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """The pseudo-labels of one finding and sign in one round.
+    """The pseudo-labels, or pseudo-masks, of one finding and sign in one round.
 
     `pool` counts the items scored, `kept` those kept with this sign. `share` is the share of this
     sign among the kept, and `prior` the share that the round expected; NaN where nothing was kept
@@ -103,7 +104,7 @@ def kept(ws: Workspace, number: int, stage: str | None = None) -> list[Kept]:
     rows = []
     for c, finding in enumerate(findings):
         total, positives = int(detail["kept"][c]), int(detail["positives"][c])
-        prior = detail["prior"][c]
+        prior = detail["prior"][c] if "prior" in detail else None
         for sign in _signs(ws):
             present = sign == "present"
             count = positives if present else total - positives
@@ -165,7 +166,7 @@ def borders(
     Raises:
         WorkspaceError: the round has no pseudo-labels, or its teacher cannot be read.
     """
-    made = stage_of(ws, number, stage)
+    made = _of_images(ws, number, stage)
     pool = replay(ws, find_round(ws, number), report).pool
     teacher = stage_model(ws, number, made.teacher)
     scores = probabilities(ws, number, teacher, pool.ids, report)
@@ -193,7 +194,7 @@ def sweep(
     Raises:
         WorkspaceError: the round has no pseudo-labels, or its teacher cannot be read.
     """
-    made, task = stage_of(ws, number, stage), ws.ledger.task
+    made, task = _of_images(ws, number, stage), ws.ledger.task
     items = labeled(ws, "validation")
     teacher = stage_model(ws, number, made.teacher)
     scores = probabilities(ws, number, teacher, items.ids, report)
@@ -231,7 +232,7 @@ def calibration(
     """
     answers, parts = blind_answers(ws), []
     for number in numbers:
-        made = stage_of(ws, number, None)
+        made = _of_images(ws, number, None)
         ids, labels, groups = slice_labels(ws, number, answers)
         told = [i for i, row in enumerate(labels) if not np.isnan(row).all()]
         if told:
@@ -245,6 +246,16 @@ def calibration(
         reliability(finding, scores[:, c], labels[:, c], groups)
         for c, finding in enumerate(ws.ledger.task.findings)
     ]
+
+
+def _of_images(ws: Workspace, number: int, stage: str | None) -> PseudoLabelStage:
+    made = stage_of(ws, number, stage)
+    if not isinstance(made, PseudoLabelStage):
+        raise WorkspaceError(
+            f"Round {number} of {ws.root} drew masks, and kept no scores of whole images: choose "
+            "a round that did."
+        )
+    return made
 
 
 def _signs(ws: Workspace) -> tuple[Sign, ...]:

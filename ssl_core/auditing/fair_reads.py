@@ -15,6 +15,9 @@ Which reads may judge the pseudo-labels of round r, from the ledger's rounds:
 4. Contradictions of a model were read again because it denies them: of an item that was read again
    neither the re-read nor what an adjudicator made of it counts.
 
+A mask that teachers drew is right where the readers' mask of the item overlaps it with a Dice of
+`RIGHT` or more: one in the wrong place finds nothing.
+
 What was kept is known before anything is drawn, so precision is a share of a known part of the
 pool (`weighted.pool_share`); recall is a ratio, since only their reads tell the positives apart.
 What nobody could tell is left out, so is an image that is unusable. Items that earlier rounds had
@@ -26,9 +29,10 @@ that are added up over rounds, each model judged by its own slice.
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -41,15 +45,22 @@ from ssl_core.auditing.weighted import pool_share, weigh, weighted_share
 from ssl_core.errors import WorkspaceError
 from ssl_core.evidence import Estimate, PerFinding
 from ssl_core.history.truth import label_matrix
+from ssl_core.masks.overlap import dice
+from ssl_core.masks.truth import mask_truth
 from ssl_core.metrics import operating_points
 from ssl_core.probabilities import Floats, find_round
 from ssl_core.recipes import PseudoLabel as PseudoLabelStage
+from ssl_core.recipes import PseudoMasks as PseudoMasksStage
 from ssl_core.recipes import plan
 from ssl_core.records import HeldRead, Item, Label, PseudoLabel, Reread, Task
 from ssl_core.workspace import Workspace
 
+Keeping = PseudoLabelStage | PseudoMasksStage
+"""The stages that keep what a teacher said of the pool."""
+
 Sign = Literal["present", "absent"]
 SIGNS: tuple[Sign, Sign] = ("present", "absent")
+RIGHT = 0.5  # the Dice from which a teacher's mask counts as found
 
 
 def precision(
@@ -125,9 +136,7 @@ class Judged:
     recall: Estimate
 
 
-def judge(
-    ws: Workspace, number: int, stage: PseudoLabelStage, answers: Answers
-) -> dict[Sign, list[Judged]]:
+def judge(ws: Workspace, number: int, stage: Keeping, answers: Answers) -> dict[Sign, list[Judged]]:
     """Precision and recall of what a round kept, by sign and finding, inclusion-weighted."""
     ledger, findings = ws.ledger, ws.ledger.task.findings
     early = {label.item_id for label in ledger.labels(number, ["train"])}
@@ -138,6 +147,7 @@ def judge(
     later = [label for label in answers.labels if label.round >= number]
     seen = answers.seen.intersection(pool)
     known = values_of(pool, later, findings, seen)
+    elsewhere = misplaced(ws, pool, later, masks_of(ws, number, stage, seen))
     groups, found = answers.groups, dict[Sign, list[Judged]]()
     for sign in SIGNS:
         found[sign] = []
@@ -145,11 +155,12 @@ def judge(
             wanted = float(sign == "present")
             right = {i: v if math.isnan(v) else float(v == wanted) for i, v in values.items()}
             kept = [i for i, s in zip(pool, signs[:, c], strict=True) if s == wanted]
-            hit = set(kept)
+            missed = set(itertools.compress(pool, elsewhere[:, c])) if wanted else set[str]()
+            hit = set(kept) - missed
             told = {i: float(i in hit) if r == 1.0 else math.nan for i, r in right.items()}
             answered = [i for i, r in right.items() if not math.isnan(r)]
             precise = pool_share(
-                {i: right[i] for i in kept if i in right}, kept, draws, groups
+                {i: right[i] * (i not in missed) for i in kept if i in right}, kept, draws, groups
             ).estimate
             recall = weighted_share(told, weigh(draws, pool, answered, seen), groups)
             found[sign].append(Judged(precise, recall))
@@ -168,18 +179,62 @@ def slice_labels(
 
 
 def fair_sample(
-    ws: Workspace, number: int, stage: PseudoLabelStage, answers: Answers
+    ws: Workspace, number: int, stage: Keeping, answers: Answers
 ) -> tuple[Floats, Floats, npt.NDArray[np.str_]]:
-    """Signs, labels and patients of the round's own slice, `(M, C)`, `(M, C)`, `(M,)`."""
+    """Signs, labels and patients of the round's own slice, `(M, C)`, `(M, C)`, `(M,)`.
+
+    The label is 0, too, where what was kept as present is a mask in the wrong place.
+    """
     ids, labels, groups = slice_labels(ws, number, answers)
-    return signs_of(ws, number, stage, ids), labels, groups
+    elsewhere = misplaced(ws, ids, answers.labels, masks_of(ws, number, stage, ids))
+    return signs_of(ws, number, stage, ids), np.where(elsewhere, 0.0, labels), groups
 
 
-def signs_of(ws: Workspace, number: int, stage: PseudoLabelStage, ids: Sequence[str]) -> Floats:
+Drawn = Mapping[tuple[str, str], str]
+"""The digests of masks, by item and finding."""
+
+
+def masks_of(ws: Workspace, number: int, stage: Keeping, ids: Collection[str]) -> Drawn:
+    """The masks that a stage kept of these items; none where labels are of whole images."""
+    if isinstance(stage, PseudoLabelStage):
+        return {}
+    rows = ws.ledger.pseudo_labels(number, stage.name, ids)
+    return {(row.item_id, row.finding): row.mask for row in rows if row.mask}
+
+
+def misplaced(
+    ws: Workspace, ids: Sequence[str], labels: Collection[Label], drawn: Drawn
+) -> npt.NDArray[np.bool_]:
+    """Which drawn masks have a Dice below `RIGHT` with the mask that `labels` say, `(N, C)`.
+
+    False where nothing was drawn, or nobody knows the item's pixels.
+    """
+    findings = ws.ledger.task.findings
+    found = np.zeros((len(ids), len(findings)), dtype=bool)
+    touched = {item_id for item_id, _ in drawn} & {label.item_id for label in labels}
+    places = [place for place, item_id in enumerate(ids) if item_id in touched]
+    if not places:
+        return found
+    store, some = ws.masks, [ids[place] for place in places]
+    truth = mask_truth(some, labels, findings, store)
+    for at, (place, item_id) in enumerate(zip(places, some, strict=True)):
+        told = truth.at([at])
+        masks = np.zeros(told.shape, dtype=bool)
+        for c, finding in enumerate(findings):
+            if (item_id, finding) in drawn:
+                masks[0, c] = store.at([drawn[item_id, finding]])[0]
+        known = ~np.isnan(told)
+        seen = known.any(axis=(2, 3)) & masks.any(axis=(2, 3))
+        found[place] = dice(masks & known, (told == 1) & known, seen)[0] < RIGHT
+    return found
+
+
+def signs_of(ws: Workspace, number: int, stage: Keeping, ids: Sequence[str]) -> Floats:
     """How a stage kept these items, `(N, C)` of 1 / 0 / NaN."""
     findings = ws.ledger.task.findings
-    rows = ws.ledger.pseudo_labels(number, stage.name, None if stage.soft else ids)
-    if stage.soft:
+    soft = isinstance(stage, PseudoLabelStage) and stage.soft
+    rows = ws.ledger.pseudo_labels(number, stage.name, None if soft else ids)
+    if soft:
         rows = _hardened(rows, detail_of(ws, number, stage.name)["positives"], ws.ledger.task)
     place = {item_id: i for i, item_id in enumerate(ids)}
     column = {finding: c for c, finding in enumerate(findings)}
@@ -190,10 +245,10 @@ def signs_of(ws: Workspace, number: int, stage: PseudoLabelStage, ids: Sequence[
     return signs
 
 
-def kept_scores(ws: Workspace, number: int, stage: PseudoLabelStage) -> list[tuple[Floats, Floats]]:
+def kept_scores(ws: Workspace, number: int, stage: Keeping) -> list[tuple[Floats, Floats]]:
     """For each finding, signs (1 / 0) and scores of what a stage kept."""
     rows = ws.ledger.pseudo_labels(number, stage.name)
-    if stage.soft:
+    if isinstance(stage, PseudoLabelStage) and stage.soft:
         rows = _hardened(rows, detail_of(ws, number, stage.name)["positives"], ws.ledger.task)
     by_finding: dict[str, list[PseudoLabel]] = {f: [] for f in ws.ledger.task.findings}
     for row in rows:
@@ -221,7 +276,7 @@ def detail_of(ws: Workspace, number: int, stage: str) -> dict[str, Any]:
     return detail
 
 
-def stage_of(ws: Workspace, number: int, stage: str | None = None) -> PseudoLabelStage:
+def stage_of(ws: Workspace, number: int, stage: str | None = None) -> Keeping:
     """A round's pseudo-labeling stage; None: the last one it has done.
 
     Raises:
@@ -232,7 +287,7 @@ def stage_of(ws: Workspace, number: int, stage: str | None = None) -> PseudoLabe
     found = [
         s
         for s in recipe.stages
-        if isinstance(s, PseudoLabelStage) and s.name in done and stage in (None, s.name)
+        if isinstance(s, Keeping) and s.name in done and stage in (None, s.name)
     ]
     if not found:
         raise WorkspaceError(f"Round {number} of {ws.root} made no pseudo-labels: choose another.")

@@ -11,7 +11,7 @@ from __future__ import annotations
 import base64
 import math
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,9 +20,12 @@ import numpy.typing as npt
 from ssl_core.auditing.alarm import RoundAudit, Watch, sentence, watch
 from ssl_core.auditing.fair_reads import (
     Answers,
+    Keeping,
     blind_answers,
     detail_of,
     kept_scores,
+    masks_of,
+    misplaced,
     signs_of,
     slice_labels,
     stage_of,
@@ -30,7 +33,6 @@ from ssl_core.auditing.fair_reads import (
 from ssl_core.config import Alarm as Rules
 from ssl_core.errors import WorkspaceError
 from ssl_core.probabilities import Floats
-from ssl_core.recipes import PseudoLabel as PseudoLabelStage
 from ssl_core.turn import Turn
 from ssl_core.workspace import Workspace
 
@@ -61,13 +63,16 @@ def is_paused(one: Watch, rules: Rules) -> bool:
     return rules.pause and one.alarm is not None and one.finding not in rules.ignore
 
 
-def withhold(turn: Turn, kept: Floats, scores: Floats) -> tuple[Floats, dict[str, Any]]:
+def withhold(
+    turn: Turn, kept: Floats, scores: Floats, masks: npt.NDArray[np.str_] | None = None
+) -> tuple[Floats, dict[str, Any]]:
     """Drop what was kept of paused findings.
 
     Args:
         turn: the round; its own configuration's `[alarm]` rules.
         kept: `(N, C)` of 1 / 0 / NaN, of the turn's pool.
         scores: `(N, C)`, the teacher's.
+        masks: `(N, C)`, digests of what was drawn; None where labels are of whole images.
 
     Returns:
         `kept` with NaN for paused findings (of exclusive classes: for the items that were kept
@@ -84,7 +89,10 @@ def withhold(turn: Turn, kept: Floats, scores: Floats) -> tuple[Floats, dict[str
     for c, one in enumerate(standing):
         if one.alarm is not None and is_paused(one, rules):
             told["paused"][one.finding] = sentence(one.alarm)
-            told["withheld"][one.finding] = pack(turn.pool.ids, kept[:, c], order)
+            held = pack(turn.pool.ids, kept[:, c], order)
+            if masks is not None:
+                held["masks"] = dict(_drawn(turn.pool.ids, kept[:, c], masks[:, c]))
+            told["withheld"][one.finding] = held
             if turn.exclusive:
                 left[kept[:, c] == 1] = np.nan
             else:
@@ -122,14 +130,22 @@ def unpack(packed: dict[str, Any], ids: Sequence[str], order: Sequence[str]) -> 
     return value[row[[place[item_id] for item_id in ids]]]
 
 
-def _audit(
-    ws: Workspace, number: int, made: PseudoLabelStage, answers: Answers
-) -> list[RoundAudit]:
+def _drawn(
+    ids: Sequence[str], signs: Floats, masks: npt.NDArray[np.str_]
+) -> Iterator[tuple[str, str]]:
+    return ((ids[i], str(masks[i])) for i in np.flatnonzero(signs == 1).tolist())
+
+
+def _audit(ws: Workspace, number: int, made: Keeping, answers: Answers) -> list[RoundAudit]:
     """One round's audit of each finding."""
     detail = detail_of(ws, number, made.name)
     ids, labels, _ = slice_labels(ws, number, answers)
     signs = signs_of(ws, number, made, ids)
     withheld = detail.get("withheld", {})
+    drawn = dict(masks_of(ws, number, made, ids))
+    for finding, held in withheld.items():
+        drawn |= {(i, finding): mask for i, mask in held.get("masks", {}).items()}
+    elsewhere = misplaced(ws, ids, answers.labels, drawn)
     order = [item.id for item in ws.ledger.items("train")] if withheld else []
     confidence = detail.get("confidence")
     if confidence is None:  # a round from before it was told
@@ -142,7 +158,15 @@ def _audit(
             signs[:, c] = unpack(kept, ids, order)
         sure = tuple(math.nan if value is None else float(value) for value in confidence[c])
         found.append(
-            _counted(number, signs[:, c], labels[:, c], sure, kept, ws.ledger.task.exclusive)
+            _counted(
+                number,
+                signs[:, c],
+                labels[:, c],
+                elsewhere[:, c],
+                sure,
+                kept,
+                ws.ledger.task.exclusive,
+            )
         )
     return found
 
@@ -151,18 +175,25 @@ def _counted(
     number: int,
     signs: Floats,
     labels: Floats,
+    elsewhere: npt.NDArray[np.bool_],
     confidence: tuple[float, ...],
     kept: dict[str, Any],
     exclusive: bool,
 ) -> RoundAudit:
-    """The slice's signs and labels `(M,)` as counts; exclusive classes have no absent."""
+    """The slice's signs and labels `(M,)` as counts; exclusive classes have no absent.
+
+    `elsewhere` `(M,)`: what was kept as present is a mask in the wrong place.
+    """
     known = ~np.isnan(labels)
     present, absent = known & (signs == 1), known & (signs == 0) & (not exclusive)
     return RoundAudit(
         round=number,
         confidence=(confidence[0], math.nan if exclusive else confidence[1]),
         judged=(int(present.sum()), int(absent.sum())),
-        wrong=(int((labels[present] == 0).sum()), int((labels[absent] == 1).sum())),
+        wrong=(
+            int(((labels == 0) | elsewhere)[present].sum()),
+            int((labels[absent] == 1).sum()),
+        ),
         share=float(kept["positives"]) / kept["kept"] if kept["kept"] else math.nan,
         positives=int((labels == 1).sum()),
         reads=int(known.sum()),

@@ -27,7 +27,9 @@ def test_every_stage_of_every_round_is_told_as_it_said(drawn):
     for one in found:
         c, detail = ("Spot", "Bar").index(one.finding), told[one.round]
         assert (one.pool, one.drawn, one.absent) == (
-            *(detail["pool"], detail["drawn"][c], detail["absent"][c]),
+            detail["pool"],
+            detail["positives"][c],
+            detail["kept"][c] - detail["positives"][c],
         )
         quality = detail["validation"]
         assert (one.right, one.of) == (quality["drawn_rightly"][c], quality["drawn"][c])

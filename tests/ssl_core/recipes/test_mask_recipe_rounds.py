@@ -134,9 +134,9 @@ def test_self_training_says_what_its_pseudo_masks_are_worth(tmp_path):
     detail = stages["pseudo-masks 1"]
     pool = len(workspace.ledger.items("train")) - 16
     for c in range(2):
-        assert detail["drawn"][c] + detail["absent"][c] + detail["dropped"][c] == pool
+        assert detail["positives"][c] <= detail["kept"][c] <= pool == detail["pool"]
     kept = workspace.ledger.pseudo_labels(number, "pseudo-masks 1")
-    assert len(kept) == sum(detail["drawn"]) + sum(detail["absent"])
+    assert len(kept) == sum(detail["kept"])
     for row in kept:
         assert (row.mask is None) == (row.value == 0.0)
     quality = detail["validation"]
