@@ -40,7 +40,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ssl_core.auditing import pseudo_labels
-from ssl_core.auditing.pool_reads import draws_of, values_of
+from ssl_core.auditing.pool_reads import draws_of, first_reads, values_of
 from ssl_core.auditing.weighted import pool_share, weigh, weighted_share
 from ssl_core.errors import WorkspaceError
 from ssl_core.evidence import Estimate, PerFinding
@@ -52,7 +52,7 @@ from ssl_core.probabilities import Floats, find_round
 from ssl_core.recipes import PseudoLabel as PseudoLabelStage
 from ssl_core.recipes import PseudoMasks as PseudoMasksStage
 from ssl_core.recipes import plan
-from ssl_core.records import HeldRead, Item, Label, PseudoLabel, Reread, Task
+from ssl_core.records import HeldRead, Item, Label, PseudoLabel, Task
 from ssl_core.workspace import Workspace
 
 Keeping = PseudoLabelStage | PseudoMasksStage
@@ -107,21 +107,10 @@ def blind_answers(ws: Workspace, before_round: int | None = None) -> Answers:
     out = log.unusable(before_round)
     items = {item.id: item for item in ws.ledger.items("train") if item.id not in out}
     labels, reads = ws.ledger.labels(before_round, ["train"]), log.reads(before_round)
-    labels = _first_reads(labels, log.rereads())
+    labels = first_reads(labels, log.rereads())
     seen = {label.item_id for label in labels}
     seen |= {read.item_id for read in reads if read.outcome in ("read", "unusable")}
     return Answers(items, tuple(blind(labels, reads)), frozenset(seen))
-
-
-def _first_reads(labels: Collection[Label], rereads: Collection[Reread]) -> list[Label]:
-    again = {(one.item_id, one.reader) for one in rereads}
-    doubted = {one.item_id for one in rereads}
-    return [
-        label
-        for label in labels
-        if (label.item_id, label.reader) not in again
-        and not (label.role == "adjudicator" and label.item_id in doubted)
-    ]
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from ssl_core.auditing.weighted import Draw, Share, draw_of, pool_share, weigh
 from ssl_core.evidence import Estimate
 from ssl_core.history.ledger import Ledger
 from ssl_core.history.truth import label_matrix
-from ssl_core.records import Label, Selection
+from ssl_core.records import Label, Reread, Selection
 
 Floats = npt.NDArray[np.float64]
 
@@ -39,17 +39,32 @@ def values_of(
     ]
 
 
+def first_reads(labels: Iterable[Label], rereads: Collection[Reread]) -> list[Label]:
+    """Labels without the re-reads, and without what an adjudicator made of an item read again.
+
+    Which items are read again is a model's doing: their second answers lean to its side.
+    """
+    again = {(one.item_id, one.reader) for one in rereads}
+    doubted = {one.item_id for one in rereads}
+    return [
+        label
+        for label in labels
+        if (label.item_id, label.reader) not in again
+        and not (label.role == "adjudicator" and label.item_id in doubted)
+    ]
+
+
 def pool_shares(ledger: Ledger, before_round: int | None = None) -> list[Share]:
     """The share of each finding in the train pool, labeled items and unlabeled ones together.
 
     From all labels before a round (None: until now), those that the strategy asked for too, each
-    with its inclusion weight; unusable images are no part of the pool. NaN while no random slice
-    was read.
+    with its inclusion weight; unusable images are no part of the pool. What was read again because
+    a model denied it counts with its first reads. NaN while no random slice was read.
     """
     out = ledger.reading.unusable(before_round)
     items = [item for item in ledger.items("train") if item.id not in out]
     ids, groups = [item.id for item in items], {item.id: item.group for item in items}
-    labels = ledger.labels(before_round, ["train"])
+    labels = first_reads(ledger.labels(before_round, ["train"]), ledger.reading.rereads())
     draws = draws_of(ledger.selected(before_round))
     known = values_of(ids, labels, ledger.task.findings, {label.item_id for label in labels})
     return [pool_share(values, ids, draws, groups) for values in known]

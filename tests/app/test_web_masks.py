@@ -254,7 +254,11 @@ def test_the_audit_tells_pseudo_masks_stage_by_stage(drawn, ws):
     for row, one in zip(table.to_dict("records"), found, strict=True):
         assert (row["drawn"], row["absent"]) == (one.drawn, one.absent)
         assert row["left out"] == one.pool - one.drawn - one.absent
-    assert "asked of labels of whole images alone" in web.text(at)
+    assert "overlaps it with a Dice of 0.5 or more" in web.text(at)
+    kept = next(d.value for d in at.dataframe if "precision [95 %]" in d.value.columns)
+    assert list(zip(kept["finding"], kept["sign"], strict=True)) == [
+        (finding, sign) for finding in ("Spot", "Bar") for sign in ("present", "absent")
+    ]
 
 
 # The vault ----------------------------------------------------------------------------------------

@@ -7,12 +7,12 @@ import math
 import numpy as np
 import pytest
 
-from ssl_core.auditing import audit, fair_reads
+from ssl_core.auditing import audit
 from ssl_core.auditing.fair_reads import blind, blind_answers, fair_sample, precision, signs_of
 from ssl_core.errors import WorkspaceError
 from ssl_core.evidence import wilson
 from ssl_core.recipes import PseudoLabel as PseudoLabelStage
-from ssl_core.records import Assignment, HeldRead, Label, PseudoLabel, Read, Reread
+from ssl_core.records import Assignment, HeldRead, Label, PseudoLabel, Read
 from ssl_core.rounds import run_round
 from tests import toy
 from tests.rounds_by_hand import add, asked, ids, made, model, open_round, says, take
@@ -260,14 +260,3 @@ def test_the_sweep_by_hand(ws):
     all_absent = found[1.0, "absent"]  # six, as the positives go first
     assert (all_absent.kept, all_absent.precision.value) == (6, pytest.approx(5 / 6))
     assert (found[0.1, "present"].kept, found[0.1, "absent"].kept) == (0, 1)
-
-
-def test_what_was_read_again_because_a_model_denies_it_judges_no_model():
-    def label(item: str, reader: str, value: float, role="reader") -> Label:
-        return Label(item, "Spot", value, reader, "label_studio", f"{item}{reader}", role=role)
-
-    first = [label("a", "ann", 1.0), label("b", "bob", 1.0), label("c", "ann", 0.0)]
-    decided = label("c", "eve", 1.0, "adjudicator")  # two readers differed, no model asked
-    later = [label("a", "bob", 0.0), label("a", "eve", 0.0, "adjudicator")]
-    again = [Reread("a", "bob", 2, 0, "contradiction", 0, "Spot", 1.0, 0.99, "m", 7)]
-    assert fair_reads._first_reads([*first, decided, *later], again) == [*first, decided]

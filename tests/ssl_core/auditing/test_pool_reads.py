@@ -7,10 +7,10 @@ import math
 import numpy as np
 import pytest
 
-from ssl_core.auditing.pool_reads import draws_of, prevalence, weigher
+from ssl_core.auditing.pool_reads import draws_of, first_reads, prevalence, weigher
 from ssl_core.auditing.pseudo_labels import class_prior as plain_prior
 from ssl_core.auditing.weighted import Draw, pool_share
-from ssl_core.records import Label, Selection
+from ssl_core.records import Label, Reread, Selection
 from ssl_core.rounds import run_round
 from tests import toy
 from tests.rounds_by_hand import ids
@@ -65,3 +65,35 @@ def test_of_a_real_workspace(tmp_path):
     assert all(weights[i] == 1 for i in ids(ws, "validation"))
     ws.ledger.add_labels([Label(train[0], "Spot", 1.0, "ann", "label_studio", "more")])
     assert prevalence(ws.ledger)["Spot"].n >= 12
+
+
+def test_a_reread_does_not_move_prevalence(tmp_path):
+    """A second read is asked for where a model denies the first: its answers lean to the model."""
+    ws, room = toy.opened(
+        toy.make(tmp_path / "w", selection={"query_size": 12, "random_share": 0.5})
+    )
+    run_round(ws, room)
+    run_round(ws, room)
+    told = prevalence(ws.ledger)["Spot"]
+    read = [x for x in ws.ledger.labels(splits=["train"]) if x.value == 1][:3]
+    assert read
+    doubts = [
+        Reread(x.item_id, "ben", 2, p, "contradiction", p, "Spot", x.value, 0.99, "m", 99)
+        for p, x in enumerate(read)
+    ]
+    ws.ledger.reading.ask_again(doubts)
+    ws.ledger.add_labels(
+        [Label(x.item_id, "Spot", 0.0, "ben", "label_studio", "b" + x.item_id) for x in read]
+    )
+    assert prevalence(ws.ledger)["Spot"] == told
+
+
+def test_what_was_read_again_because_a_model_denies_it_judges_no_model():
+    def label(item: str, reader: str, value: float, role="reader") -> Label:
+        return Label(item, "Spot", value, reader, "label_studio", f"{item}{reader}", role=role)
+
+    first = [label("a", "ann", 1.0), label("b", "bob", 1.0), label("c", "ann", 0.0)]
+    decided = label("c", "eve", 1.0, "adjudicator")  # two readers differed, no model asked
+    later = [label("a", "bob", 0.0), label("a", "eve", 0.0, "adjudicator")]
+    again = [Reread("a", "bob", 2, 0, "contradiction", 0, "Spot", 1.0, 0.99, "m", 7)]
+    assert first_reads([*first, decided, *later], again) == [*first, decided]
