@@ -32,6 +32,8 @@ class Study:
         name or the last; "" holds each stage against the first one of its own variant, which
         learned from the labels alone.
     budgets: numbers of labels, shares of the pool such as "2%", or "all"; rising.
+    ceiling: of budget "all" the baseline alone is run, as the upper bound: nothing is left then
+        that the others could learn from besides.
     small_validation: as many validation labels as training labels at the most, each budget apart.
     metrics: the ledger's names of what is shown. The first is paired by seed and patient (AUROC,
         or Dice where masks are drawn), the second by seed.
@@ -57,6 +59,7 @@ class Study:
     metrics: tuple[str, ...] = ("auroc", "accuracy")
     note: str = ""
     strategies: Mapping[str, str] = field(default_factory=dict)
+    ceiling: bool = False
 
     def asks(self, variant: str) -> str:
         """The strategy that a variant asks by."""
@@ -157,6 +160,10 @@ def _of_variant(
     shared = str(table["name"]) if study.strategies else name  # one recipe, asked for otherwise
     caches = frozenset((base.root, cache) for cache in _caches(shared, table))
     study = replace(study, strategy=study.asks(name))
+    if study.ceiling and study.baseline not in ("", name):
+        study = replace(study, budgets=tuple(b for b in study.budgets if b != "all"))
+    if not study.budgets:
+        return
     for arm, asked in _arms(study, base, seed):
         yield Run(data, split, name, workspace, arm, asked, caches)
 

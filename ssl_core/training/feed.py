@@ -73,6 +73,8 @@ class Order:
         # Not less than one item a process; the order repeats items where there are fewer.
         size = max(min(schedule.batch_size, passed), world_size())
         self.steps = max(schedule.epoch_steps, math.ceil(passed / size))
+        if schedule.most_steps:
+            self.steps = min(self.steps, schedule.most_steps)
         self.labeled = _Shuffled(labeled, size, self.steps, [seed])
         several = min(schedule.batch_size * ratio, unlabeled)
         several = math.ceil(several / world_size()) * world_size()  # the same in each process

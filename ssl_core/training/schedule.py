@@ -16,7 +16,8 @@ class Schedule(Table):
     """How long and how hard one stage trains; the defaults are S0's (Martins & Silva).
 
     An epoch is a pass over the items, or `epoch_steps` steps where that is more: with tiny D, steps
-    count and not passes. After each epoch the model is validated; `learning_rate` is then
+    count and not passes. `most_steps` > 0 ends it earlier, so that a stage costs the same whatever
+    it learns from. After each epoch the model is validated; `learning_rate` is then
     multiplied by `decay`. `head_rate` multiplies the rate of the last layer. `patience` epochs
     without a better validation end the stage (0: never). `ema` > 0 trains as usual but validates
     and returns the exponential moving average of the weights; without `keep_average` that average
@@ -27,6 +28,7 @@ class Schedule(Table):
 
     epochs: Count = 25
     epoch_steps: Count = 1
+    most_steps: Annotated[int, Field(ge=0)] = 0
     batch_size: Count = 16
     learning_rate: Positive = 1e-4
     decay: Share = 0.9

@@ -57,6 +57,18 @@ def test_an_epoch_is_a_pass_or_epoch_steps_where_that_is_more(n, batch_size, epo
     assert counts.max() - counts.min() <= 1  # and none twice more often than another
 
 
+def test_most_steps_ends_an_epoch_before_its_pass():
+    watch = Watch()
+    many = Examples(np.arange(24), np.linspace(0, 1, 24)[:, None])
+    how = schedule(epochs=2, batch_size=8, epoch_steps=1, most_steps=2)
+    train(network(), how, training=many, objective=watch)
+    assert len(watch.batches) == 4
+    epochs = [torch.cat([b.targets for b in watch.batches[i : i + 2]])[:, 0] for i in (0, 2)]
+    for seen in epochs:
+        assert len(seen.unique()) == 16  # no item twice
+    assert set(epochs[0].tolist()) != set(epochs[1].tolist())  # nor always the same
+
+
 def test_epochs_come_in_different_orders():
     watch = Watch()
     items = Examples(np.arange(8), np.linspace(0, 1, 8)[:, None])
