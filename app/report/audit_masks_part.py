@@ -6,9 +6,9 @@ import math
 
 from app.report.html import Part, Table
 from app.report.scene import UNKNOWN, Scene
-from ssl_core.auditing.fair_reads import RIGHT
 from ssl_core.auditing.pseudo_masks import Iteration, fall_sentence, falls, iterations
 from ssl_core.claims import tell
+from ssl_core.masks.overlap import SAME
 
 TITLE = "Pseudo-masks, audited"
 NONE = "No round has drawn pseudo-masks, so there is nothing to audit."
@@ -16,7 +16,7 @@ WHAT = (
     "A pseudo-mask is what teachers drew on images that nobody has read, and training took for a "
     "reader's mask. What the same teachers draw on validation, held against what readers drew, "
     "says how good such masks are. Blind reads of the random slice say it of the pool: a mask is "
-    f"right where theirs overlaps it with a Dice of {RIGHT} or more."
+    f"right where theirs overlaps it with a Dice of {SAME} or more."
 )
 
 

@@ -14,8 +14,8 @@ from app.web.blind import hidden
 from app.web.charts import COLOURS, INK
 from app.web.pictures import grid
 from ssl_core.auditing import audit
-from ssl_core.auditing.fair_reads import RIGHT
 from ssl_core.claims.promotion import find_in_use
+from ssl_core.masks.overlap import SAME
 from ssl_core.readers.contradictions import Contradiction, contradictions
 from ssl_core.workspace import Workspace
 
@@ -88,9 +88,7 @@ def _on_blind_reads(ws: Workspace, rounds: list[int]) -> None:
     shell.section("On blind reads")
     number = st.selectbox("Pseudo-masks of round", rounds, index=len(rounds) - 1, key="a-kept")
     audit_kept.show(ws, number)
-    st.caption(
-        f"A mask is right where a blind reader's overlaps it with a Dice of {RIGHT} or more."
-    )
+    st.caption(f"A mask is right where a blind reader's overlaps it with a Dice of {SAME} or more.")
     alarms.trends(ws)
 
 

@@ -16,7 +16,7 @@ Which reads may judge the pseudo-labels of round r, from the ledger's rounds:
    neither the re-read nor what an adjudicator made of it counts.
 
 A mask that teachers drew is right where the readers' mask of the item overlaps it with a Dice of
-`RIGHT` or more: one in the wrong place finds nothing.
+`SAME` or more: one in the wrong place finds nothing.
 
 What was kept is known before anything is drawn, so precision is a share of a known part of the
 pool (`weighted.pool_share`); recall is a ratio, since only their reads tell the positives apart.
@@ -45,7 +45,7 @@ from ssl_core.auditing.weighted import pool_share, weigh, weighted_share
 from ssl_core.errors import WorkspaceError
 from ssl_core.evidence import Estimate, PerFinding
 from ssl_core.history.truth import label_matrix
-from ssl_core.masks.overlap import dice
+from ssl_core.masks.overlap import SAME, dice
 from ssl_core.masks.truth import mask_truth
 from ssl_core.metrics import operating_points
 from ssl_core.probabilities import Floats, find_round
@@ -60,7 +60,6 @@ Keeping = PseudoLabelStage | PseudoMasksStage
 
 Sign = Literal["present", "absent"]
 SIGNS: tuple[Sign, Sign] = ("present", "absent")
-RIGHT = 0.5  # the Dice from which a teacher's mask counts as found
 
 
 def precision(
@@ -194,7 +193,7 @@ def masks_of(ws: Workspace, number: int, stage: Keeping, ids: Collection[str]) -
 def misplaced(
     ws: Workspace, ids: Sequence[str], labels: Collection[Label], drawn: Drawn
 ) -> npt.NDArray[np.bool_]:
-    """Which drawn masks have a Dice below `RIGHT` with the mask that `labels` say, `(N, C)`.
+    """Which drawn masks have a Dice below `SAME` with the mask that `labels` say, `(N, C)`.
 
     False where nothing was drawn, or nobody knows the item's pixels.
     """
@@ -214,7 +213,7 @@ def misplaced(
                 masks[0, c] = store.at([drawn[item_id, finding]])[0]
         known = ~np.isnan(told)
         seen = known.any(axis=(2, 3)) & masks.any(axis=(2, 3))
-        found[place] = dice(masks & known, (told == 1) & known, seen)[0] < RIGHT
+        found[place] = dice(masks & known, (told == 1) & known, seen)[0] < SAME
     return found
 
 

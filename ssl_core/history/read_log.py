@@ -18,7 +18,7 @@ from ssl_core.history import (
     round_events,
     schema,
 )
-from ssl_core.history.truth import disagreements, unusable_items
+from ssl_core.history.truth import Apart, disagreements, unusable_items
 from ssl_core.records import (
     SPLITS,
     Assignment,
@@ -121,8 +121,10 @@ class ReadLog:
         """The items that are out because their image cannot be read (see `truth`)."""
         return unusable_items(self.reads(before_round))
 
-    def disagreements(self) -> list[str]:
+    def disagreements(self, masks_apart: Apart | None = None) -> list[str]:
         """The items on which readers disagree and no adjudicator has read, oldest first.
+
+        `masks_apart` tells whether two masks of one finding do, see `truth.disagreements`.
 
         It looks at vault labels too, but tells only the item: a second reader, not a model,
         is what they are held against.
@@ -132,7 +134,7 @@ class ReadLog:
             twice = schema.labels.c.item_id.in_(_read_twice())
             query = label_events.latest(None, SPLITS).where(twice)
             labels = schema.fetch(connection, Label, query)
-        return disagreements(reads, labels)
+        return disagreements(reads, labels, masks_apart)
 
 
 def _bookmark(room: str) -> Select[Any]:

@@ -13,7 +13,8 @@ The rule, entry by entry (an item and a finding):
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import combinations, starmap
 
 import numpy as np
 import numpy.typing as npt
@@ -80,11 +81,18 @@ def unusable_items(reads: Iterable[HeldRead]) -> set[str]:
     return (doubted | adjudicated.keys()) - usable
 
 
-def disagreements(reads: Iterable[HeldRead], labels: Iterable[Label]) -> list[str]:
+Apart = Callable[[str, str], bool]
+"""Whether two kept masks, by their digests, are not of the same thing."""
+
+
+def disagreements(
+    reads: Iterable[HeldRead], labels: Iterable[Label], masks_apart: Apart | None = None
+) -> list[str]:
     """The items, by first read, on which readers contradict each other and nobody adjudicated.
 
-    They do when one said present and another absent of any finding, or when one read an image
-    that another called unusable. "Cannot tell" contradicts nobody.
+    They do when one said present and another absent of any finding, when both drew it and
+    `masks_apart`, or when one read an image that another called unusable. "Cannot tell"
+    contradicts nobody.
     """
     outcomes: dict[str, set[str]] = {}
     settled: set[str] = set()
@@ -94,9 +102,18 @@ def disagreements(reads: Iterable[HeldRead], labels: Iterable[Label]) -> list[st
             if read.role == "adjudicator":
                 settled.add(read.item_id)
     values: dict[tuple[str, str], set[float]] = {}
+    drawn: dict[tuple[str, str], set[str]] = {}
     for label in labels:
         if label.source != "import" and not math.isnan(label.value):
             values.setdefault((label.item_id, label.finding), set()).add(label.value)
+            if label.mask and label.item_id not in settled:
+                drawn.setdefault((label.item_id, label.finding), set()).add(label.mask)
     apart = {item_id for (item_id, _), said in values.items() if len(said) > 1}
+    if masks_apart is not None:
+        apart |= {
+            item_id
+            for (item_id, _), masks in drawn.items()
+            if item_id not in apart and any(starmap(masks_apart, combinations(sorted(masks), 2)))
+        }
     apart |= {item_id for item_id, said in outcomes.items() if len(said) > 1}
     return [item_id for item_id in outcomes if item_id in apart and item_id not in settled]

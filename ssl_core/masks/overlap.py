@@ -22,6 +22,9 @@ from ssl_core.evidence import Estimate, Floats, PerFinding, Statistic, macro, st
 
 Bools = npt.NDArray[np.bool_]
 
+SAME = 0.5
+"""The Dice from which two masks are taken to be of the same thing."""
+
 
 def dice(
     predicted: npt.ArrayLike, truth: npt.ArrayLike, known: npt.ArrayLike | None = None

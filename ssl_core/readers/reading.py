@@ -16,6 +16,9 @@ from filelock import FileLock, Timeout
 
 from ssl_core.config import Config
 from ssl_core.errors import WorkspaceError
+from ssl_core.history.truth import Apart
+from ssl_core.masks.overlap import SAME, dice
+from ssl_core.masks.store import MaskStore
 from ssl_core.progress import Progress, Report, silent
 from ssl_core.readers.assignment import (
     DONE,
@@ -80,7 +83,8 @@ def sync(
 ) -> Synced:
     """Take in what readers did since the last sync, and bring their queues up to date.
 
-    Items on which readers disagree go to the adjudicator. With `everything` the bookmark is passed
+    Items on which readers disagree go to the adjudicator, and so do those that they drew masks of
+    with a Dice below `overlap.SAME`. With `everything` the bookmark is passed
     over. With `show` False the queues are only touched when something came in.
 
     Raises:
@@ -100,11 +104,26 @@ def sync(
             came.rejections += [*page.rejections, *strangers, *taken.refused]
             report(Progress("sync", came.reads, 0, f"{came.reads} reads"))
         panel = panel_of(workspace.config, room)
-        disputed = adjudications(log.disagreements(), log.assignments(), panel)
+        disputed = adjudications(
+            log.disagreements(_masks_apart(workspace)), log.assignments(), panel
+        )
         came.adjudications = log.assign(disputed)
         if show or came.reads or came.adjudications:
             _show(workspace, room)
         return came
+
+
+def _masks_apart(workspace: Workspace) -> Apart:
+    """Whether two of a workspace's masks overlap too little to be of the same thing."""
+    stores: list[MaskStore] = []
+
+    def apart(first: str, second: str) -> bool:
+        if not stores:  # opened once, and only where masks are drawn
+            stores.append(workspace.masks)
+        ours, theirs = stores[0].at([first, second])[:, None, None]
+        return bool(dice(ours, theirs)[0, 0] < SAME)
+
+    return apart
 
 
 def panel_of(config: Config, room: ReadingRoom) -> Panel:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import permutations
 
 import numpy as np
@@ -132,3 +133,25 @@ def test_disputes_come_by_first_read():
     reads = [did(r, item=item) for item in ("c", "a", "b") for r in (ANN, BOB)]
     labels = [said(r, v, item) for item in "abc" for r, v in ((ANN, 1.0), (BOB, 0.0))]
     assert disagreements(reads, labels) == ["c", "a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("reads", "masks", "apart"),
+    [
+        (TWO_READ, {ANN: "left", BOB: "left"}, False),
+        (TWO_READ, {ANN: "left", BOB: "right"}, True),
+        ([*TWO_READ, did(CAT)], {ANN: "left", BOB: "right"}, False),  # the adjudicator has read
+        (TWO_READ, {ANN: "left"}, False),
+    ],
+)
+def test_masks_of_one_finding_that_lie_apart_are_a_dispute(reads, masks, apart):
+    asked = []
+
+    def other(first: str, second: str) -> bool:
+        asked.append((first, second))
+        return first != second
+
+    labels = [replace(said(reader, 1.0), mask=mask) for reader, mask in masks.items()]
+    assert disagreements(reads, labels, other) == (["a"] if apart else [])
+    assert asked == ([("left", "right")] if apart else [])  # one mask is not held against itself
+    assert disagreements(reads, labels) == []

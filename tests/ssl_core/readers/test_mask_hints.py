@@ -109,3 +109,22 @@ def test_half_of_a_batch_is_hinted_once_and_held_against_what_was_drawn(ws):
     found = hinted_or_blind(ws)
     assert [one.agrees for one in found] == [1.0] * 8
     assert sum(one.hinted for one in found) == 4
+
+
+@pytest.mark.parametrize(("shift", "disputed"), [(1, 0), (6, 1)])
+def test_masks_that_lie_apart_go_to_the_adjudicator(ws, tmp_path, shift, disputed):
+    """Both say present, and only the pixels tell that they do not mean the same."""
+    reading = {"readers": ["ann", "bob"], "adjudicator": "cat", "room": "label_studio"}
+    ws = replace(ws, config=ws.config.changed(reading=reading))
+    room = MemoryRoom(("ann", "bob"))
+    queue(ws, room)
+    twice = set.intersection(*({a.item_id for a in room.waiting[r]} for r in room.readers))
+    item = min(twice)
+    for reader, at in (("ann", 2), ("bob", 2 + shift)):
+        mask = np.zeros((16, 16), bool)
+        mask[at : at + 6, 2:10] = True
+        drawn = (("Spot", files.keep(ws.masks_folder, mask)),)
+        room.submit(item, {"Spot": 1.0, "Bar": 0.0}, reader=reader, masks=drawn)
+    assert sync(ws, room).adjudications == disputed
+    assert [a.item_id for a in room.waiting.get("cat", ())] == [item] * disputed
+    assert sync(ws, room).adjudications == 0  # once
