@@ -165,6 +165,10 @@ def _add_predict(
         if map is not None and map not in ws.ledger.task.findings:
             known = ", ".join(ws.ledger.task.findings)
             raise HTTPException(422, f"`map` is not a finding of this model: use one of {known}.")
+        if map is not None and ws.ledger.task.kind == "segmentation":
+            raise HTTPException(
+                422, "`map` is for models that draw no masks: this answer has them."
+            )
         with places.one():
             model = await served()
             data = await received(request, max_bytes)

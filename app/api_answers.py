@@ -45,12 +45,24 @@ class FindingResult(Answer):
     """The model's opinion on one finding."""
 
     finding: str
-    probability: float = Field(ge=0, le=1, description="Mean over the recipe's views.")
+    probability: float = Field(
+        ge=0,
+        le=1,
+        description="Mean over the recipe's views; of a model that draws masks, its classifier's, "
+        "or the highest of any pixel.",
+    )
     threshold: float | None = Field(
         description="Operating point, chosen on validation. Null where classes exclude each other: "
-        "there the most probable one is present."
+        "there the most probable one is present; and where masks are drawn."
     )
-    present: bool = Field(description="Whether the finding holds at the operating point.")
+    present: bool = Field(
+        description="Whether the finding holds at the operating point, or its mask has a pixel."
+    )
+    mask: str | None = Field(
+        default=None,
+        description="Of a model that draws masks: base64 of a PNG, one bit a pixel, at the image's "
+        "own size. Null where nothing is drawn.",
+    )
 
 
 class UploadedImage(Answer):

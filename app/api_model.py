@@ -19,8 +19,12 @@ from app import api_answers as answers
 from app.api_upload import Upload
 from ssl_core.claims.promotion import find_in_use
 from ssl_core.config import Config, load_config, validated
+from ssl_core.drawings import drawn_masks
 from ssl_core.errors import ConfigError, ReadloopError, WorkspaceError
 from ssl_core.images import fit_image
+from ssl_core.masks.files import unfit_mask
+from ssl_core.masks.networks import Segmenter
+from ssl_core.masks.predict import predict_masks
 from ssl_core.pictures.activation import class_activation, over_image
 from ssl_core.recipes import plan
 from ssl_core.records import Model
@@ -45,7 +49,7 @@ class Served:
 
     round: int
     model: Model
-    network: Classifier
+    network: Classifier | Segmenter
     thresholds: tuple[float, ...]
     tta: Tta
     device: Device
@@ -116,19 +120,17 @@ def _with_today_s_config(ws: Workspace) -> Workspace:
 
 
 def _load(ws: Workspace, number: int, model: Model) -> Served:
-    if ws.ledger.task.kind == "segmentation":
-        raise WorkspaceError(
-            f"{ws.root} draws masks, and the API scores whole images alone: use `readloop predict`."
-        )
     compute = ws.config.compute
     device = Device(choose_device(compute.device), compute.batch_size, compute.autocast)
     opened = next(r for r in ws.ledger.rounds() if r.number == number)
     config = validated(Config, json.loads(opened.config), f"round {number}")
+    masks = ws.ledger.task.kind == "segmentation"
+    network = ws.load_segmenter(model) if masks else ws.load(model)
     return Served(
         number,
         model,
-        ws.load(model).to(device.name),
-        tuple(operating_point(ws, number, model.stage)),
+        network.to(device.name),
+        () if masks else tuple(operating_point(ws, number, model.stage)),
         plan(config.recipe).tta,  # the thresholds were chosen with it
         device,
     )
@@ -147,45 +149,97 @@ def prediction(
     pixels: npt.NDArray[np.uint8],
     finding: str | None = None,
 ) -> answers.Prediction:
-    """Score one upload, and draw the map of one finding if it is named."""
-    task = ws.ledger.task
-    row: list[float] = (
-        predict(
-            served.network,
-            pixels,
-            np.arange(1),
-            exclusive=task.exclusive,
-            device=served.device,
-            tta=served.tta,
-        )
-        .probabilities[0]
-        .tolist()
-    )
-    holds = present(row, served.thresholds, task.exclusive)
+    """Score one upload, and draw its masks, or the map of one finding if it is named."""
+    network, task = served.network, ws.ledger.task
     height, width = upload.rgb.shape[:2]
+    map_ = None
+    if isinstance(network, Segmenter):
+        found = _drawn(ws, served, network, pixels, (height, width))
+    else:
+        found = _scored(ws, served, network, pixels)
+        map_ = finding and _map(ws, served, network, upload, pixels, finding)
     return answers.Prediction(
         model=served.described,
         task=task.kind,
-        findings=[
-            answers.FindingResult(
-                finding=name,
-                probability=p,
-                threshold=None if task.exclusive else threshold,
-                present=yes,
-            )
-            for name, p, threshold, yes in zip(
-                task.findings, row, served.thresholds, holds, strict=True
-            )
-        ],
+        findings=found,
         image=answers.UploadedImage(format=upload.format, height=height, width=width),
-        map=None if finding is None else _map(ws, served, upload, pixels, finding),
+        map=map_ or None,
     )
 
 
+def _scored(
+    ws: Workspace, served: Served, network: Classifier, pixels: npt.NDArray[np.uint8]
+) -> list[answers.FindingResult]:
+    task, asked = ws.ledger.task, np.arange(1)
+    told = predict(
+        network,
+        pixels,
+        asked,
+        exclusive=task.exclusive,
+        device=served.device,
+        tta=served.tta,
+    )
+    row: list[float] = told.probabilities[0].tolist()
+    holds = present(row, served.thresholds, task.exclusive)
+    return [
+        answers.FindingResult(
+            finding=name,
+            probability=p,
+            threshold=None if task.exclusive else threshold,
+            present=yes,
+        )
+        for name, p, threshold, yes in zip(
+            task.findings, row, served.thresholds, holds, strict=True
+        )
+    ]
+
+
+def _drawn(
+    ws: Workspace,
+    served: Served,
+    network: Segmenter,
+    pixels: npt.NDArray[np.uint8],
+    size: tuple[int, int],
+) -> list[answers.FindingResult]:
+    """What a model that draws says, its masks at the picture's own size `(H, W)`."""
+    told = predict_masks(
+        network,
+        pixels,
+        np.arange(1),
+        lambda _, made: {"p": made.classes, "masks": drawn_masks(made.maps)},
+        device=served.device,
+        tta=served.tta,
+    )
+    fit = ws.images.fit
+    found = []
+    for name, p, mask in zip(
+        ws.ledger.task.findings, told["p"][0].tolist(), told["masks"][0], strict=True
+    ):
+        own = _png(Image.fromarray(unfit_mask(mask, size, fit))) if mask.any() else None
+        found.append(
+            answers.FindingResult(
+                finding=name, probability=p, threshold=None, present=bool(mask.any()), mask=own
+            )
+        )
+    return found
+
+
+def _png(picture: Image.Image) -> str:
+    """Base64 of the picture as a PNG."""
+    file = BytesIO()
+    picture.save(file, "PNG")
+    return base64.b64encode(file.getvalue()).decode()
+
+
 def _map(
-    ws: Workspace, served: Served, upload: Upload, pixels: npt.NDArray[np.uint8], finding: str
+    ws: Workspace,
+    served: Served,
+    network: Classifier,
+    upload: Upload,
+    pixels: npt.NDArray[np.uint8],
+    finding: str,
 ) -> answers.ActivationMap:
-    found = class_activation(served.network, pixels, device=served.device)
+    found = class_activation(network, pixels, device=served.device)
     one = found.maps[0, ws.ledger.task.findings.index(finding)]
     height, width = upload.rgb.shape[:2]
     shrink = min(1.0, MAP_SIDE / max(height, width))
@@ -193,8 +247,10 @@ def _map(
     shown = over_image(one, height, width, fit=ws.images.fit)
     rgba = np.empty((height, width, 4), np.uint8)
     rgba[..., :3], rgba[..., 3] = MAP_COLOUR, np.rint(shown * 255)
-    file = BytesIO()
-    Image.fromarray(rgba).save(file, "PNG")
-    png = base64.b64encode(file.getvalue()).decode()
-    peak = float(one.max())
-    return answers.ActivationMap(finding=finding, png=png, height=height, width=width, peak=peak)
+    return answers.ActivationMap(
+        finding=finding,
+        png=_png(Image.fromarray(rgba)),
+        height=height,
+        width=width,
+        peak=float(one.max()),
+    )
