@@ -165,8 +165,27 @@ _MASKS: dict[str, Any] = {
     "weight_decay": 1e-4,
     "rate": "cosine",
 }
-_MASKS_LONG = {**_MASKS, "epochs": 20, "epoch_steps": 20}
-_MASKS_MEAN = {**_MASKS_LONG, "ema": 0.99, "ema_warmup": 2}
+# Of 11 lungs and 105 lesions, held out of the train pool: batch statistics of a pretrained encoder
+# that stay as they are gave +.02 IoU, wider moves +.01, cross-entropy beside Dice +.01.
+_MASKS_LONG = {
+    **_MASKS,
+    "epochs": 15,
+    "epoch_steps": 20,
+    "most_steps": 40,  # more labels do not cost more than twice as much
+    "frozen_norm": True,
+}
+_MASKS_MEAN = {**_MASKS_LONG, "ema": 0.97, "ema_warmup": 2}
+_MASKS_WIDE: dict[str, Any] = {
+    "loss": "both",
+    "augmentation": {
+        **asdict(MILD),
+        "rotation": 20.0,
+        "translation": 0.1,
+        "scale": [0.8, 1.25],
+        "brightness": 0.2,
+        "contrast": 0.2,
+    },
+}
 _MASKS_TINY = {**_MASKS, "learning_rate": 3e-3, "epochs": 8, "epoch_steps": 15}
 _MASKS_TINY_MEAN = {**_MASKS_TINY, "ema": 0.95, "ema_warmup": 2}
 
@@ -182,13 +201,20 @@ MASK_PRESETS: dict[str, dict[str, Any]] = {
         "model": {"backbone": "unet_mobilenet_v2", "weights": "none"},
         "selection": _MASK_SELECTION,
         "recipes": {
-            "supervised_masks": {"student": _MASKS_LONG},
-            "mean_teacher_masks": {"student": _MASKS_MEAN, "start": 2.0, "end": 8.0},
-            "fixmatch_masks": {"student": _MASKS_MEAN},
+            "supervised_masks": {"student": _MASKS_LONG, **_MASKS_WIDE},
+            "mean_teacher_masks": {
+                "student": _MASKS_MEAN,
+                "weight": 1.0,
+                "start": 5.0,
+                "end": 12.0,
+                **_MASKS_WIDE,
+            },
+            "fixmatch_masks": {"student": _MASKS_MEAN, "strong_views": 1, **_MASKS_WIDE},
             "self_training": {
                 "teacher": _MASKS_LONG,
-                "student": _MASKS_LONG,
+                "student": {**_MASKS_LONG, "most_steps": 20},
                 "backbones": [["", ""], ["", ""], [""]],
+                **_MASKS_WIDE,
             },
         },
     },
