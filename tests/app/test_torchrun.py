@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -9,12 +10,13 @@ from pathlib import Path
 
 from ssl_core.pictures.map_files import load_map
 from tests import toy
+from tests.ssl_core.recipes.test_mask_recipe_rounds import made
 
 ROOT = Path(__file__).parents[2]
 
 
-def test_two_processes_run_rounds_and_write_each_row_once(tmp_path):
-    root = toy.make(tmp_path / "w")
+def two_rounds(root: Path) -> None:
+    """Two rounds, each by two processes."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     command += ["--nproc-per-node", "2", "-m", "app.cli", "round", str(root)]
     for _ in range(2):
@@ -23,6 +25,11 @@ def test_two_processes_run_rounds_and_write_each_row_once(tmp_path):
         )
         assert done.returncode == 0, done.stderr
         assert done.stdout.count("Next: readloop round") == 1  # one process speaks
+
+
+def test_two_processes_run_rounds_and_write_each_row_once(tmp_path):
+    root = toy.make(tmp_path / "w")
+    two_rounds(root)
     workspace = toy.opened(root)[0]
     ledger = workspace.ledger
     for number in (1, 2):
@@ -36,3 +43,19 @@ def test_two_processes_run_rounds_and_write_each_row_once(tmp_path):
     assert len({s.item_id for _, s in ledger.selected()}) == 16
     assert len(ledger.vault_looks()) == 1
     assert ledger.label_counts(2)["train"] == 8
+
+
+def test_two_processes_train_on_masks_and_draw_the_pool_once(tmp_path):
+    root = made(tmp_path / "w", "self_training")
+    two_rounds(root)
+    ledger = toy.opened(root)[0].ledger
+    told = {stage.name: stage for stage in ledger.stages(2)}
+    assert list(told) == [
+        *("teacher 0a", "teacher 0b", "pseudo-masks 1", "student", "evaluate", "select")
+    ]
+    detail = json.loads(told["pseudo-masks 1"].detail)
+    drawn = ledger.pseudo_labels(2, "pseudo-masks 1")
+    assert len(drawn) == sum(detail["kept"])
+    assert len({(row.item_id, row.finding) for row in drawn}) == len(drawn)
+    assert [m.stage for _, m in ledger.models(2)] == ["teacher 0a", "teacher 0b", "student"]
+    assert len(ledger.vault_looks()) == 1
