@@ -30,7 +30,7 @@ from ssl_core.recipes import plan
 from ssl_core.records import Model
 from ssl_core.student import operating_point, present
 from ssl_core.training.models import Classifier
-from ssl_core.training.predict import Device, Tta, choose_device, predict
+from ssl_core.training.predict import Device, Tta, predict
 from ssl_core.workspace import CONFIG_FILE, Workspace
 
 Choose = Callable[[Workspace], tuple[int, Model] | None]
@@ -120,8 +120,7 @@ def _with_today_s_config(ws: Workspace) -> Workspace:
 
 
 def _load(ws: Workspace, number: int, model: Model) -> Served:
-    compute = ws.config.compute
-    device = Device(choose_device(compute.device), compute.batch_size, compute.autocast)
+    device = ws.device
     opened = next(r for r in ws.ledger.rounds() if r.number == number)
     config = validated(Config, json.loads(opened.config), f"round {number}")
     masks = ws.ledger.task.kind == "segmentation"

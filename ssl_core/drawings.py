@@ -22,7 +22,6 @@ import numpy as np
 import numpy.typing as npt
 
 from ssl_core import metrics
-from ssl_core.errors import WorkspaceError
 from ssl_core.evidence import PerFinding
 from ssl_core.masks.overlap import Bools, average, dice
 from ssl_core.masks.predict import Maps, predict_masks
@@ -32,7 +31,6 @@ from ssl_core.progress import Report, silent
 from ssl_core.recipes import Plan, plan
 from ssl_core.records import Model
 from ssl_core.training.distributed import is_main
-from ssl_core.training.predict import Device, choose_device
 from ssl_core.turn import Turn, replay
 from ssl_core.workspace import Part, Workspace
 
@@ -60,7 +58,7 @@ def drawings(
     Raises:
         WorkspaceError: the model's file is missing, the round is unknown, or an item has no pixels.
     """
-    rows = _rows(ws, item_ids)
+    rows = ws.rows(item_ids)
     return _unpacked(ws, _at(ws, number, model, rows, report), rows)
 
 
@@ -68,7 +66,7 @@ def shows(
     ws: Workspace, number: int, model: Model, item_ids: Sequence[str], report: Report = silent
 ) -> Bools:
     """Whether the model draws any pixel of a finding on an item, `(N, C)`; as `drawings`."""
-    rows, (findings, _) = _rows(ws, item_ids), _shape(ws)
+    rows, (findings, _) = ws.rows(item_ids), _shape(ws)
     kept = _at(ws, number, model, rows, report)
     packed = np.array([kept[row] for row in rows.tolist()], np.uint8)
     each = _bytes(ws) // findings
@@ -93,7 +91,7 @@ def overlap(
     findings = ws.ledger.task.findings
     truth = mask_truth(items.ids, ws.ledger.labels(), findings, ws.masks)
     found = np.full((len(items.ids), len(findings)), np.nan)
-    rows = _rows(ws, items.ids)
+    rows = ws.rows(items.ids)
     kept = _at(ws, number, model, rows, report)
     for start in range(0, len(rows), AT_ONCE):
         places = np.arange(start, min(start + AT_ONCE, len(rows)))
@@ -142,9 +140,7 @@ def _unpacked(ws: Workspace, kept: Packed, rows: Rows) -> Bools:
 
 
 def _drawn(ws: Workspace, number: int, model: Model, rows: Rows, report: Report) -> Packed:
-    compute = ws.config.compute
-    device = Device(choose_device(compute.device), compute.batch_size, compute.autocast)
-    turn = replace(replay(ws, find_round(ws, number), report), device=device)
+    turn = replace(replay(ws, find_round(ws, number), report), device=ws.device)
 
     def keep(_: npt.NDArray[np.intp], made: Maps) -> dict[str, npt.NDArray[np.uint8]]:
         return {"packed": _packed(drawn_masks(made.maps))}
@@ -154,7 +150,7 @@ def _drawn(ws: Workspace, number: int, model: Model, rows: Rows, report: Report)
         ws.images.array,
         rows,
         keep,
-        device=device,
+        device=turn.device,
         tta=turn.plan.tta,
         report=report,
         stage=f"round {number} {model.stage}",
@@ -185,16 +181,6 @@ def _bytes(ws: Workspace) -> int:
 
 def _path(ws: Workspace, model: Model, how: Plan) -> Path:
     return ws.root / FOLDER / f"{model.id}-{how.tta}-{ws.images.size}.masks"
-
-
-def _rows(ws: Workspace, item_ids: Sequence[str]) -> Rows:
-    try:
-        return ws.images.positions(list(item_ids))
-    except KeyError as error:
-        raise WorkspaceError(
-            f"The images of {ws.root} do not hold an item that was asked for ({error.args[0]}): "
-            "put back the folder that belongs to the ledger."
-        ) from None
 
 
 def _kept(ws: Workspace, path: Path, rows: Rows) -> Packed:

@@ -24,7 +24,6 @@ from ssl_core.progress import Report, silent
 from ssl_core.recipes import Plan, plan
 from ssl_core.records import Model, Round, Split
 from ssl_core.training.distributed import is_main
-from ssl_core.training.predict import Device, choose_device
 from ssl_core.turn import Turn, replay
 from ssl_core.workspace import Part, Workspace, part
 
@@ -66,7 +65,7 @@ def peaks(
             ws.images.array,
             rows,
             lambda _, made: {"peaks": made.maps.max(axis=(2, 3))},
-            device=_device(ws),
+            device=ws.device,
             tta=how.tta,
             report=report,
             stage=f"round {number} {model.stage}",
@@ -83,7 +82,7 @@ def _through(
     ask: Callable[[npt.NDArray[np.int64]], npt.NDArray[np.float32]],
 ) -> Floats:
     """What a file keeps of items, `(N, C)`; of those that it lacks, what `ask` says, kept too."""
-    rows, kept = _rows(ws, item_ids), _kept(path, _shape(ws))
+    rows, kept = ws.rows(item_ids), _kept(path, _shape(ws))
     missing = np.unique(rows[np.isnan(kept[rows, 0])])
     if missing.size:
         kept[missing] = ask(missing)
@@ -157,28 +156,13 @@ def calls(ws: Workspace, found: Floats, thresholds: Sequence[float]) -> npt.NDAr
     return decide(found, exclusive=ws.ledger.task.exclusive, thresholds=thresholds)
 
 
-def _rows(ws: Workspace, item_ids: Sequence[str]) -> npt.NDArray[np.int64]:
-    try:
-        return ws.images.positions(list(item_ids))
-    except KeyError as error:
-        raise WorkspaceError(
-            f"The images of {ws.root} do not hold an item that was asked for ({error.args[0]}): "
-            "put back the folder that belongs to the ledger."
-        ) from None
-
-
 def _predicted(
     ws: Workspace, round_: Round, model: Model, rows: npt.NDArray[np.int64], report: Report
 ) -> npt.NDArray[np.float32]:
-    turn = replace(replay(ws, round_, report), device=_device(ws))
+    turn = replace(replay(ws, round_, report), device=ws.device)
     stage = f"round {round_.number} {model.stage}"
     found = turn.predict(ws.network(model), rows, tta=turn.plan.tta, stage=stage)
     return found.probabilities
-
-
-def _device(ws: Workspace) -> Device:
-    compute = ws.config.compute
-    return Device(choose_device(compute.device), compute.batch_size, compute.autocast)
 
 
 def _kept(path: Path, shape: tuple[int, int]) -> npt.NDArray[np.float32]:

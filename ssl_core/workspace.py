@@ -21,6 +21,7 @@ from ssl_core.masks.networks import Segmenter, load_segmenter
 from ssl_core.masks.store import MaskStore
 from ssl_core.records import Item, Label, Model
 from ssl_core.training.models import Classifier, Network, load_model
+from ssl_core.training.predict import Device, choose_device
 
 CONFIG_FILE = "readloop.toml"
 IMAGES_FOLDER = "images"
@@ -55,6 +56,26 @@ class Workspace:
     def masks(self) -> MaskStore:
         """The masks at the working size; open it once, since it reads an index."""
         return MaskStore(self.images.folder, self.masks_folder, self.images.size, self.images.fit)
+
+    @property
+    def device(self) -> Device:
+        """Where a model is asked about cases, by today's configuration."""
+        said = self.config.compute
+        return Device(choose_device(said.device), said.batch_size, said.autocast)
+
+    def rows(self, item_ids: Sequence[str]) -> npt.NDArray[np.int64]:
+        """The rows of some items in the pixel store.
+
+        Raises:
+            WorkspaceError: the images hold no such item.
+        """
+        try:
+            return self.images.positions(list(item_ids))
+        except KeyError as error:
+            raise WorkspaceError(
+                f"The images of {self.root} do not hold an item that was asked for "
+                f"({error.args[0]}): put back the folder that belongs to the ledger."
+            ) from None
 
     def round_folder(self, number: int) -> Path:
         """Where a round keeps its checkpoints and arrays."""

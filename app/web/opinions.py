@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +18,7 @@ from ssl_core.recipes import plan
 from ssl_core.records import Model
 from ssl_core.student import operating_point
 from ssl_core.training.models import Classifier, Network
-from ssl_core.training.predict import Device, Tta, choose_device, predict
+from ssl_core.training.predict import Device, Tta, predict
 from ssl_core.workspace import Workspace
 
 Floats = npt.NDArray[np.float32]
@@ -55,8 +55,7 @@ def _view(_ws: Workspace, number: int, version: tuple[str, int]) -> tuple[Tta, l
 def opinions_of(ws: Workspace, number: int, pixels: npt.NDArray[np.uint8]) -> list[Opinion]:
     """What each measured model of a round says of one image `(1, C_in, H, W)`, oldest first."""
     tta, models = _view(ws, number, shell.version(ws))
-    compute = ws.config.compute
-    device = Device(choose_device(compute.device), 8, compute.autocast)
+    device = replace(ws.device, batch_size=8)
     found = []
     for model in models:
         network = _network(ws, str(ws.root), model)

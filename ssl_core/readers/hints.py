@@ -19,7 +19,7 @@ from ssl_core.progress import Report, silent
 from ssl_core.recipes import plan
 from ssl_core.records import Hint
 from ssl_core.student import operating_point, present
-from ssl_core.training.predict import Device, choose_device, predict
+from ssl_core.training.predict import predict
 from ssl_core.workspace import Workspace
 
 DRAWN = 0.5  # probability of a pixel from which it is drawn, as where masks are measured
@@ -49,7 +49,7 @@ def _told(
         ws.images.array,
         ws.images.positions(list(item_ids)),
         exclusive=task.exclusive,
-        device=_device(ws),
+        device=ws.device,
         tta=plan(ws.config.recipe).tta,
         report=report,
         stage="hints",
@@ -81,7 +81,7 @@ def _drawn(
         ws.images.array,
         ws.images.positions(list(item_ids)),
         keep,
-        device=_device(ws),
+        device=ws.device,
         tta=plan(ws.config.recipe).tta,
         report=report,
         stage="hints",
@@ -95,8 +95,3 @@ def _drawn(
             item_ids, told["scores"].tolist(), told["digests"].tolist(), strict=True
         )
     }
-
-
-def _device(ws: Workspace) -> Device:
-    compute = ws.config.compute
-    return Device(choose_device(compute.device), compute.batch_size, compute.autocast)
