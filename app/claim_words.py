@@ -6,7 +6,7 @@ import math
 
 from ssl_core.claims.claim import Claim
 from ssl_core.claims.curve import CONTROL, Curve, Line
-from ssl_core.claims.tell import interval
+from ssl_core.tell import interval
 
 REPLAYED, SHADOW = "random arm of the replay", "shadow control"
 """The two random controls, by where they come from."""

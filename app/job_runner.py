@@ -22,10 +22,10 @@ from app.rooms import simulated_room
 from app.show import number
 from ssl_core.config import ledger_url, load_config
 from ssl_core.errors import Cancelled, LedgerError, ReadloopError, WorkspaceError
+from ssl_core.history.jobs import JobLog
 from ssl_core.history.ledger import Ledger
 from ssl_core.job_progress import Note, Throttle
 from ssl_core.job_states import BEAT_SECONDS, DEAD_SECONDS, End, Job
-from ssl_core.jobs import JobLog
 from ssl_core.progress import Progress
 from ssl_core.round_options import with_options
 from ssl_core.rounds import run_round, unfinished

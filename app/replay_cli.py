@@ -14,8 +14,8 @@ from rich.table import Table
 from app import show
 from app.arguments import WorkspacePath, numbers, words
 from app.rooms import archive_room
+from ssl_core import tell
 from ssl_core.arms import Arm
-from ssl_core.claims import tell
 from ssl_core.claims.curve import CONTROL
 from ssl_core.claims.kept_evidence import pair
 from ssl_core.claims.proof import Proof, Replayed, proof, sentences

@@ -16,12 +16,11 @@ from ssl_core.auditing import pauses
 from ssl_core.auditing.alarm import sentence
 from ssl_core.claims import fallback
 from ssl_core.claims.shadow_looks import shadow_looks
-from ssl_core.evaluation import DIFFERENCE
 from ssl_core.evidence import Estimate
 from ssl_core.history.ledger import Ledger
 from ssl_core.readers.assignment import open_assignments, skipped_by_all
 from ssl_core.readers.reading import panel_in
-from ssl_core.records import CONTROL, METRICS, Measurement, Selection
+from ssl_core.records import CONTROL, DIFFERENCE, METRICS, Measurement, Selection
 from ssl_core.rounds import unfinished
 from ssl_core.shadow import controls
 from ssl_core.workspace import Workspace

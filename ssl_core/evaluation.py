@@ -17,14 +17,11 @@ from ssl_core.evidence import Differences, Estimate, PerFinding, compare
 from ssl_core.made import Made, finite
 from ssl_core.pictures.maps import keep_prediction
 from ssl_core.probabilities import probabilities, put_by, stage_model
-from ssl_core.records import CONTROL, Item, Measurement, Model, Split
+from ssl_core.records import CONTROL, DIFFERENCE, Item, Measurement, Model, Split
 from ssl_core.training.distributed import is_main
 from ssl_core.training.predict import predict
 from ssl_core.turn import Turn
 from ssl_core.workspace import Part, part
-
-DIFFERENCE = "difference"
-"""The measurement of a control that holds the strategy's AUROC less its own, at equal budgets."""
 
 Floats = npt.NDArray[np.float64]
 Scores = dict[str, Floats]

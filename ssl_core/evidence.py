@@ -44,6 +44,21 @@ class Difference:
     n: int
 
 
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """How many labels reach an AUROC, with a 95 % interval.
+
+    Each number is `first` where it is reached with the first budget already (so many or fewer),
+    and infinite where it is not reached with `last`. NaN ends: the seeds are too few to know.
+    """
+
+    value: float
+    low: float
+    high: float
+    first: float
+    last: float
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Statistic:
     """An estimate and what its error is made of.

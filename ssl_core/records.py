@@ -22,6 +22,9 @@ METRICS = {"auroc": "AUROC", "dice": "Dice"}
 CONTROL = "control"
 """What the shadow control is measured as; its own stages and models are named "control …"."""
 
+DIFFERENCE = "difference"
+"""The measurement of a control that holds the strategy's AUROC less its own, at equal budgets."""
+
 AGAIN = " (again)"
 """Ends the name of a desk at which a reader reads, blind, what they have answered before. No name
 in a configuration can end so."""

@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from ssl_core.arms import Arm, Cell, RoomFor, arm_config, run_arm
+from ssl_core.arm_runs import Cell, RoomFor, run_arm
+from ssl_core.arms import Arm, arm_config
 from ssl_core.errors import ConfigError, WorkspaceError
 from ssl_core.evidence import (
     Difference,

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from ssl_core.auditing import pseudo_labels
+from ssl_core import pseudo_labels
 from ssl_core.config import Config, validated
 from ssl_core.masks.networks import Segmenter, build_segmenter
 from ssl_core.masks.predict import predict_masks

@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ssl_core import strategies
-from ssl_core.auditing import pseudo_labels
+from ssl_core import pseudo_labels, strategies
 from ssl_core.auditing.pauses import withhold
 from ssl_core.claims import fallback
 from ssl_core.made import Made

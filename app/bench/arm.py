@@ -16,7 +16,8 @@ from typing import Any
 from app.job_runner import refused_by_the_system
 from app.memory import keep_freed_memory
 from app.rooms import archive_room
-from ssl_core.arms import Arm, run_arm
+from ssl_core.arm_runs import run_arm
+from ssl_core.arms import Arm
 from ssl_core.config import Config, validated
 from ssl_core.errors import ReadloopError
 from ssl_core.workspace import Workspace, open_workspace

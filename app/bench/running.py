@@ -19,7 +19,8 @@ from app.bench.arm import order_for
 from app.bench.rows import Row, rows_of
 from app.bench.study import Found, Run, Study, check, runs
 from app.rooms import archive_room
-from ssl_core.arms import arm_finished, run_arm
+from ssl_core.arm_runs import run_arm
+from ssl_core.arms import arm_finished
 from ssl_core.errors import ReadloopError, TrainingError
 from ssl_core.progress import Report, silent
 from ssl_core.records import METRICS

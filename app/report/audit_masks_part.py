@@ -6,8 +6,8 @@ import math
 
 from app.report.html import Part, Table
 from app.report.scene import UNKNOWN, Scene
+from ssl_core import tell
 from ssl_core.auditing.pseudo_masks import Iteration, fall_sentence, falls, iterations
-from ssl_core.claims import tell
 from ssl_core.masks.overlap import SAME
 
 TITLE = "Pseudo-masks, audited"

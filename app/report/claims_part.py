@@ -9,7 +9,7 @@ from app.claim_words import REPLAYED, SHADOW, beside, by_chance, name_of, of_cha
 from app.report.curve_svg import Drawn, curve_svg
 from app.report.html import Figure, Part, Points, Section, Table
 from app.report.scene import UNKNOWN, Scene, plural
-from ssl_core.claims import tell
+from ssl_core import tell
 from ssl_core.claims.claim import Claim, claim
 from ssl_core.claims.curve import MACRO, Line, Origin
 from ssl_core.claims.promotion import find_in_use

@@ -11,7 +11,7 @@ from typing import Any
 from app.report.html import Part, Points, Section, Table
 from app.report.scene import UNKNOWN, Scene, day, plural
 from app.status import rounds_of
-from ssl_core.claims import tell
+from ssl_core import tell
 from ssl_core.claims.compare import Setting, settings_diff
 from ssl_core.claims.promotion import candidates, find_in_use
 from ssl_core.claims.watch import arms

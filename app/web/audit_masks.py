@@ -16,8 +16,8 @@ from app.web.case_masks import READERS, STUDENT, rgb
 from app.web.charts import INK
 from app.web.pictures import SIDE, grid_of
 from app.web.points import PALETTE
+from ssl_core import tell
 from ssl_core.auditing.pseudo_masks import Iteration, fall_sentence, falls, iterations
-from ssl_core.claims import tell
 from ssl_core.drawings import drawings, overlap
 from ssl_core.evidence import Estimate
 from ssl_core.masks.truth import mask_truth

@@ -19,7 +19,7 @@ from ssl_core.claims.cost import Cost
 from ssl_core.claims.curve import MACRO, Curve, Line, label_cost
 from ssl_core.claims.promotion import find_in_use
 from ssl_core.claims.proof import Proof, outlook_sentences, proof, replay_sentences
-from ssl_core.claims.tell import ratio
+from ssl_core.tell import ratio
 from ssl_core.workspace import Workspace
 
 AXES = {"labels": "Training labels", "hours": "Reader-hours", "money": "Money"}

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ssl_core.auditing import pseudo_labels
+from ssl_core import pseudo_labels
 from ssl_core.auditing.calibration import Reliability, reliability
 from ssl_core.auditing.fair_reads import (
     SIGNS,

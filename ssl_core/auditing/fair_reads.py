@@ -39,7 +39,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from ssl_core.auditing import pseudo_labels
+from ssl_core import pseudo_labels
 from ssl_core.auditing.pool_reads import draws_of, first_reads, values_of
 from ssl_core.auditing.weighted import pool_share, weigh, weighted_share
 from ssl_core.errors import WorkspaceError

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ssl_core.claims import tell
+from ssl_core import tell
 from ssl_core.evidence import Estimate
 from ssl_core.records import CONTROL
 from ssl_core.workspace import Workspace

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from ssl_core.claims.cost import Cost, Spent
 from ssl_core.claims.curve import MACRO, Curve, Line, Origin, Point, reach
-from ssl_core.claims.tell import an, interval
 from ssl_core.evidence import Estimate
 from ssl_core.records import METRICS
+from ssl_core.tell import an, interval
 
 
 @dataclass(frozen=True, slots=True)

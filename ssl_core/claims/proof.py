@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ssl_core.claims import tell
+from ssl_core import tell
 from ssl_core.claims.cost import Cost
 from ssl_core.claims.curve import Curve, Point, label_cost
 from ssl_core.claims.forecast import Forecast, Observed, forecast

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import ndtri, stdtrit
 
-from ssl_core.evidence import Difference, Estimate, Floats, Statistic
+from ssl_core.evidence import Difference, Estimate, Floats, Labels, Statistic
 
 ALPHA = 0.05
 _GRID = 801  # budgets between the first and the last that an interval of labels is looked up on
@@ -35,21 +35,6 @@ class Paths:
     values: Floats
     influence: Floats
     hidden: Floats
-
-
-@dataclass(frozen=True, slots=True)
-class Labels:
-    """How many labels reach an AUROC, with a 95 % interval.
-
-    Each number is `first` where it is reached with the first budget already (so many or fewer),
-    and infinite where it is not reached with `last`. NaN ends: the seeds are too few to know.
-    """
-
-    value: float
-    low: float
-    high: float
-    first: float
-    last: float
 
 
 @dataclass(frozen=True, slots=True)

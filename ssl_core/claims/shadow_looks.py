@@ -6,10 +6,9 @@ import json
 from collections.abc import Sequence
 
 from ssl_core.claims.sequence import Look
-from ssl_core.evaluation import DIFFERENCE
 from ssl_core.evidence import Z
 from ssl_core.history.ledger import Ledger
-from ssl_core.records import CONTROL, Round, Split
+from ssl_core.records import CONTROL, DIFFERENCE, Round, Split
 from ssl_core.shadow import controls
 
 

@@ -9,7 +9,8 @@ from typing import Literal
 
 import numpy as np
 
-from ssl_core.claims import order_check, tell
+from ssl_core import tell
+from ssl_core.claims import order_check
 from ssl_core.claims.kept_evidence import Pair, pairs
 from ssl_core.claims.savings import area_difference, difference_weights, joint
 from ssl_core.claims.sequence import FIRST, Look, so_far

@@ -19,8 +19,8 @@ from sqlalchemy import URL, Connection, Engine, Select, func, insert, select
 
 from ssl_core.errors import LedgerError
 from ssl_core.history import database, label_events, migrations, round_events, schema, stage_events
+from ssl_core.history.jobs import JobLog
 from ssl_core.history.read_log import ReadLog
-from ssl_core.jobs import JobLog
 from ssl_core.records import (
     CONTROL,
     Answer,

@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ssl_core.errors import MapError
+from ssl_core.strategies.view import unit_rows
 
 Method = Literal["umap", "tsne", "pca"]
 Floats = npt.NDArray[np.float32]
@@ -95,14 +96,6 @@ def embed(features: npt.ArrayLike, method: Method, *, seed: int) -> Embedding:
     coordinates = np.full((len(values), 2), np.nan, dtype=np.float32)
     coordinates[finite] = placed[back]
     return Embedding(method, coordinates, parameters, seed, "; ".join(filter(None, [*notes, note])))
-
-
-def unit_rows(values: npt.NDArray[Any]) -> Floats:
-    """Rows `(N, D)` scaled to length 1, float32; a row of zeros stays one."""
-    rows = values.astype(np.float32)
-    length = np.sqrt(np.einsum("ij,ij->i", rows, rows, dtype=np.float64))
-    rows /= np.where(length > 0, length, 1.0).astype(np.float32)[:, None]
-    return rows
 
 
 def principal_components(points: Floats, dimensions: int) -> Floats:

@@ -13,9 +13,10 @@ import numpy.typing as npt
 
 from ssl_core.errors import MapError
 from ssl_core.history.truth import label_matrix
-from ssl_core.pictures.embedding import Floats, Method, unit_rows
+from ssl_core.pictures.embedding import Floats, Method
 from ssl_core.pictures.map_files import RoundMap
 from ssl_core.records import SPLITS
+from ssl_core.strategies.view import unit_rows
 from ssl_core.workspace import Workspace
 
 SAME = 1e-6  # cosines that differ by less are equal: half precision and the order of sums move them

@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from ssl_core.pictures.embedding import unit_rows
 from ssl_core.strategies.spread import BLOCK, blocks
-from ssl_core.strategies.view import Array, Floats, PoolView, Rows, Scores, need_features
+from ssl_core.strategies.view import Array, Floats, PoolView, Rows, Scores, need_features, unit_rows
 
 DUPLICATE = 0.995  # cosine above which two images are one, if nothing else is said
 AT_A_TIME = 1_024  # items of the order that are compared in one matrix product

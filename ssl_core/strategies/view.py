@@ -137,3 +137,11 @@ def _check_probabilities(name: str, array: Array | None, exclusive: bool) -> Non
         raise ValueError(f"{name} has one column: exclusive findings need at least two")
     if np.abs(array.sum(axis=-1, dtype=np.float64) - 1.0).max() > ROW_SUM_TOLERANCE:
         raise ValueError(f"{name} has rows that do not sum to 1: exclusive findings need a softmax")
+
+
+def unit_rows(values: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    """Rows `(N, D)` scaled to length 1, float32; a row of zeros stays one."""
+    rows = values.astype(np.float32)
+    length = np.sqrt(np.einsum("ij,ij->i", rows, rows, dtype=np.float64))
+    rows /= np.where(length > 0, length, 1.0).astype(np.float32)[:, None]
+    return rows

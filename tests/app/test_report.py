@@ -22,10 +22,10 @@ from ssl_core.claims.claim import claim
 from ssl_core.claims.curve import label_cost
 from ssl_core.claims.promotion import find_in_use
 from ssl_core.claims.proof import proof, sentences
-from ssl_core.claims.tell import interval
 from ssl_core.history.dates import dates
 from ssl_core.intake import Report as ImportReport
 from ssl_core.records import Assignment, Measurement, Model, Promotion, Read, Task
+from ssl_core.tell import interval
 from ssl_core.workspace import CONFIG_FILE, Workspace, open_workspace
 from tests import toy, web, web_workspaces
 from tests.rounds_by_hand import add, auroc, ids, made, model, open_round, take, trained

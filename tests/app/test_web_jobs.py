@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from ssl_core.jobs import JobLog
+from ssl_core.history.jobs import JobLog
 from ssl_core.presets import preset
 from ssl_core.workspace import open_workspace
 from tests import web, web_workspaces

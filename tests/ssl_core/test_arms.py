@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 
 from app.rooms import archive_room
-from ssl_core.arms import Arm, arm_finished, arm_folder, open_arm, run_arm
+from ssl_core.arm_runs import run_arm
+from ssl_core.arms import Arm, arm_finished, arm_folder, open_arm
 from ssl_core.errors import ConfigError
 from ssl_core.simulate import over_seeds, resolve_budgets, simulate
 from tests import toy

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from ssl_core.auditing.pool_reads import draws_of, first_reads, prevalence, weigher
-from ssl_core.auditing.pseudo_labels import class_prior as plain_prior
 from ssl_core.auditing.weighted import Draw, pool_share
+from ssl_core.pseudo_labels import class_prior as plain_prior
 from ssl_core.records import Label, Reread, Selection
 from ssl_core.rounds import run_round
 from tests import toy

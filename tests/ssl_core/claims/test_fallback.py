@@ -13,8 +13,7 @@ from app.status import status_of
 from ssl_core.claims import fallback
 from ssl_core.claims.sequence import Look, so_far
 from ssl_core.claims.shadow_looks import shadow_looks
-from ssl_core.evaluation import DIFFERENCE
-from ssl_core.records import CONTROL, Measurement
+from ssl_core.records import CONTROL, DIFFERENCE, Measurement
 from ssl_core.rounds import run_round
 from tests import toy
 from tests.rounds_by_hand import add, made, model, open_round

@@ -20,7 +20,6 @@ from ssl_core.pictures.embedding import (
     embed_apart,
     method_for,
     principal_components,
-    unit_rows,
 )
 
 METHODS = ["umap", "tsne", "pca"]
@@ -144,18 +143,6 @@ def test_components_by_hand():
     points = np.array([[0, 1], [0, 2], [0, 3]], np.float32)
     found = principal_components(points, 2)
     np.testing.assert_allclose(np.abs(found), [[1, 0], [0, 0], [1, 0]], atol=1e-6)
-
-
-def test_unit_rows_by_hand():
-    found = unit_rows(np.array([[3, 4], [0, 0], [-60000, 0]], np.float16))
-    np.testing.assert_allclose(found, [[0.6, 0.8], [0, 0], [-1, 0]])
-    assert found.dtype == np.float32
-
-
-def test_unit_rows_leave_what_they_are_given():
-    values = np.array([[3, 4]], np.float32)
-    unit_rows(values)
-    np.testing.assert_array_equal(values, [[3, 4]])
 
 
 @settings(max_examples=60, deadline=None)

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from ssl_core.auditing.pseudo_labels import (
+from ssl_core.pseudo_labels import (
     class_prior,
     keep_most_confident,
     keep_most_confident_class,

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 
-from ssl_core.claims.savings import Labels
-from ssl_core.evidence import Difference, Estimate
+from ssl_core.evidence import Difference, Estimate, Labels
 
 
 def interval(found: Estimate) -> str:

@@ -19,10 +19,10 @@ from sqlalchemy.exc import DBAPIError
 
 from ssl_core.errors import Cancelled, WorkspaceError
 from ssl_core.history import schema
+from ssl_core.history.jobs import JobLog, database_clock
 from ssl_core.history.ledger import Ledger
 from ssl_core.job_progress import Point
 from ssl_core.job_states import LIVE, Event, Job, state_of
-from ssl_core.jobs import JobLog, database_clock
 from tests.ledger_records import ITEMS, TASK, count, label, raw, round_, stage
 
 ROOT = Path(__file__).parents[2]
