@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,10 @@ from PIL import Image
 
 from app.bench import mask_step, papers, running, tables
 from app.bench.datasets import MANIFEST
-from app.bench.study import Study
+from app.bench.study import Study, runs
 from app.cli import run
 from ssl_core.errors import ConfigError
+from ssl_core.progress import silent
 from ssl_core.recipes import plan
 from tests import toy
 from tests.ssl_core.recipes.test_mask_recipe_rounds import short
@@ -94,6 +96,17 @@ def test_every_iteration_of_self_training_stands_beside_its_first_teacher(told):
     assert rows[2].difference["dice"].value == pytest.approx(
         rows[2].numbers["dice"].value - rows[0].numbers["dice"].value, abs=1e-6
     )
+
+
+def test_of_all_labels_the_ceiling_is_the_baselines_alone(told, lungs, tmp_path):
+    study = replace(told["s4"][0], ceiling=True, sources={"lungseg": lungs})
+    asked = [(run.variant, tuple(run.asked.values())) for run in runs(study, tmp_path, silent)]
+    both = ("supervised_masks", ("8", "all")), ("mean_teacher_masks", ("8",))
+    assert asked == [*both, *both]
+    only = replace(study, budgets=("all",))
+    assert {run.variant for run in runs(only, tmp_path, silent)} == {"supervised_masks"}
+    alone = replace(only, baseline="")  # nothing to be the ceiling
+    assert len(runs(alone, tmp_path, silent)) == 4
 
 
 def test_the_table_says_dice_and_how_it_was_paired(told):
