@@ -13,6 +13,9 @@ from ssl_core.evidence import Difference, Estimate, paired_mean_interval
 from ssl_core.records import METRICS
 from ssl_core.simulate import over_seeds, paired
 
+SHOWN = {**METRICS, "iou": "IoU", "sensitivity": "recall"}
+"""How a table calls some of the ledger's names."""
+
 Key = tuple[str, str, str, str]
 """Data set, split, variant and the budget as it was asked."""
 
@@ -125,5 +128,5 @@ def verdict(difference: dict[str, Difference], baseline: str) -> str:
     for name, found in difference.items():
         side = "worse" if found.high < 0 else "better" if found.low > 0 else ""
         if side:
-            words.append(f"{METRICS.get(name, name)} {side} than {baseline}")
+            words.append(f"{SHOWN.get(name, name)} {side} than {baseline}")
     return ", ".join(words)

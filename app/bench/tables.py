@@ -14,14 +14,10 @@ from rich.table import Table
 
 from app import show
 from app.bench import plots
-from app.bench.rows import Row, rows_of
+from app.bench.rows import SHOWN, Row, rows_of
 from app.bench.study import Found, Study, config_of
 from app.bench.throughput import device_name
-from ssl_core.records import METRICS
 from ssl_core.simulate import plain
-
-SHOWN = {**METRICS, "iou": "IoU", "sensitivity": "recall"}
-"""How a table calls some of the ledger's names."""
 
 
 def save(study: Study, out: Path, found: Sequence[Found]) -> None:
