@@ -42,7 +42,7 @@ from ssl_core.recipes import MASK_RECIPES, RECIPES
 from ssl_core.records import METRICS
 from ssl_core.rounds import abandon_round, run_round
 from ssl_core.simulate import Cell, simulate
-from ssl_core.training.distributed import is_main, join_torchrun
+from ssl_core.training.distributed import is_main, join_torchrun, leave_torchrun
 from ssl_core.workspace import CONFIG_FILE, Workspace, open_workspace
 
 cli = typer.Typer(
@@ -81,6 +81,7 @@ def run(arguments: Sequence[str]) -> int:
         code = cli(list(arguments) or ["--help"], standalone_mode=False)
         if code == STOPPED:  # typer returns what Ctrl-C would have raised
             raise KeyboardInterrupt
+        leave_torchrun()
     except UsageFault as error:
         return _refuse(" ".join(error.format_message().split()).rstrip(".") + ".")
     except ReadloopError as error:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,9 @@ from ssl_core.errors import ConfigError
 T = TypeVar("T", bound=np.generic)
 V = TypeVar("V")
 
+_meeting: list[Any] = []
+"""Where the processes of torchrun met, for as long as they are together."""
+
 
 def join_torchrun() -> None:
     """Join the process group when started by torchrun; do nothing otherwise."""
@@ -24,7 +28,34 @@ def join_torchrun() -> None:
     place = int(os.environ["LOCAL_RANK"])
     if place < torch.cuda.device_count():  # else `check_devices` refuses CUDA, not the CPU
         torch.cuda.set_device(place)
-    dist.init_process_group(_backend())
+    # Both are public, but exported only where torch was built with them.
+    store, number, size = next(dist.rendezvous("env://"))  # type: ignore[attr-defined]
+    _meeting.append(store)
+    own = dist.PrefixStore("readloop", store)  # type: ignore[attr-defined]
+    dist.init_process_group(_backend(), store=own, rank=number, world_size=size)
+
+
+def leave_torchrun() -> None:
+    """End when all are ready to, the main process last; do nothing when alone.
+
+    One that ended right after the last barrier would close a connection on which another may still
+    wait for that barrier, and which then fails. The main process may hold the store.
+    """
+    if not dist.is_initialized():
+        return
+    store, others = _meeting.pop(), world_size() - 1
+    _count(store, "ready", others + 1)
+    if is_main():
+        _count(store, "gone", others, mine=0)
+    else:
+        store.add("gone", 1)
+    dist.destroy_process_group()
+
+
+def _count(store: Any, name: str, wanted: int, mine: int = 1) -> None:
+    store.add(name, mine)
+    while store.add(name, 0) < wanted:
+        time.sleep(0.01)
 
 
 def _backend() -> str:

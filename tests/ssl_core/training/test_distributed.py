@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from functools import partial
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from ssl_core.training.distributed import (
     gather_shares,
     is_main,
     join_torchrun,
+    leave_torchrun,
     rank,
     share_of,
     world_size,
@@ -169,8 +171,12 @@ def main(folder):
     for name, plan in (("same", NO_STATISTICS), ("other", OWN_STATISTICS)):
         np.savez(folder / f"{name}-{rank()}.npz", **outcome(plan, folder / f"{name}.pt"))
     np.savez(folder / f"recipes-{rank()}.npz", **recipes_apart())
+    if is_main():  # whoever comes late to the last barrier finds the others still there
+        time.sleep(0.3)
     barrier()
-    torch.distributed.destroy_process_group()
+    leave_torchrun()
+    assert world_size() == 1
+    leave_torchrun()  # alone it does nothing
 
 
 def test_two_processes_do_what_one_does(tmp_path):
