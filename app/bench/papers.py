@@ -94,7 +94,7 @@ def self_training(preset_name: str) -> Variants:
         "weighted_soft": whole,
         "soft": {**whole, "ensemble": "soft"},
         "single": {**whole, "ensemble": "single"},
-        "paste 0": {**table, "paste": None},
+        "paste 0": {**table, "paste": {**paste, "probability": 0.0}},
         "paste 0.75": {**table, "paste": {**paste, "probability": 0.75}},
         "no auxiliary": {**whole, "auxiliary": False},
     }

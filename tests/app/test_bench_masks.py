@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tomli_w
 from PIL import Image
 
 from app.bench import mask_step, papers, running, tables
@@ -133,7 +134,9 @@ def test_s3s_comparisons_change_one_thing_each(preset):
     for name, table in found.items():
         other = {k for k in {*whole, *table} if whole.get(k) != table.get(k)}
         assert len(other) == 1, name
+    for table in (whole, *found.values()):
         plan(table)
+        tomli_w.dumps(table)  # an arm's configuration is a file
 
 
 def test_no_data_is_one_sentence(capsys):
