@@ -34,7 +34,7 @@ def claims(scene: Scene) -> Section:
     """What was reached, whether selection beats chance, what it saved, and what comes next."""
     used = find_in_use(scene.ws)
     told = claim(scene.curve, None if used is None else (used[0], used[1].stage))
-    proven = proof(scene.ws, scene.target, curve=scene.curve, ask_models=True)
+    proven = proof(scene.ws, scene.target, curve=scene.curve)
     parts: list[Part] = [told.text.partition(" Not known:")[0] + beside(scene.curve, told)]
     if told.point is not None and told.unknown:
         parts.append("Not known: " + "; ".join(told.unknown) + ".")

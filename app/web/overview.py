@@ -49,7 +49,7 @@ def _evidence(
 ) -> tuple[Curve, Claim, Proof]:
     curve, used = label_cost(_ws), find_in_use(_ws)
     told = claim(curve, None if used is None else (used[0], used[1].stage))
-    return curve, told, proof(_ws, curve=curve, ask_models=True)
+    return curve, told, proof(_ws, curve=curve)
 
 
 def _replayed(ws: Workspace) -> int:

@@ -123,7 +123,7 @@ def _optimizer(model: Network, schedule: Schedule) -> torch.optim.Optimizer:
     if schedule.optimizer == "lars":
         return Lars(groups, momentum=0.9, weight_decay=schedule.weight_decay)
     kind = torch.optim.AdamW if schedule.optimizer == "adamw" else torch.optim.Adam
-    # Fused: of a small network's step on a CPU, the plain one takes a fifth by itself.
+    # Fused: of a small network's step on a CPU, the plain one takes a tenth by itself.
     return kind(groups, weight_decay=schedule.weight_decay, fused=True)
 
 
