@@ -75,6 +75,7 @@ def run_round(
         turn = _begin(workspace, room, query_size, resume, report)
         ledger = workspace.ledger
         done = {stage.name for stage in ledger.stages(turn.round.number)}
+        barrier()  # the first stage must not end before all have read which ones are done
         for position, (name, kind, work) in enumerate(_stages(turn)):
             report(Progress(name, 0, 0))
             if name not in done:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -106,12 +107,13 @@ def validate(
     if not len(validation):
         return math.nan, math.nan
 
-    def keep(places: npt.NDArray[np.intp], made: Maps) -> dict[str, npt.NDArray[np.float64]]:
-        if not np.isfinite(made.maps).all():
-            raise ArithmeticError
-        return scored(made.maps, validation.masks.at(places))
+    def keep(places: npt.NDArray[np.intp], made: Maps) -> dict[str, npt.NDArray[Any]]:
+        finite = np.asarray(np.isfinite(made.maps).all(axis=(1, 2, 3)))
+        return {"finite": finite, **scored(made.maps, validation.masks.at(places))}
 
     found = predict_masks(model, pixels, validation.rows, keep, device=device)
+    if not found["finite"].all():  # said of all processes' items, so that all of them raise
+        raise ArithmeticError
     known = found["pixels"].sum()
     loss = float(found["loss"].sum() / known) if known else math.nan
     return average(found["dice"]).macro.estimate.value, loss

@@ -116,6 +116,15 @@ def agree(value: V) -> V:
     return box[0]
 
 
+def all_true(here: torch.Tensor) -> bool:
+    """Whether a boolean holds in every process: one that stops alone leaves the others waiting."""
+    if not dist.is_initialized():
+        return bool(here)
+    least = here.to(torch.int32)
+    dist.all_reduce(least, op=dist.ReduceOp.MIN)
+    return bool(least)
+
+
 def copy_from_main(tensors: Iterable[torch.Tensor]) -> None:
     """Overwrite tensors with the main process's, everywhere."""
     if dist.is_initialized():

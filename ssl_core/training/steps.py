@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ssl_core.errors import TrainingError
-from ssl_core.training.distributed import copy_from_main, rank, world_size
+from ssl_core.training.distributed import all_true, copy_from_main, rank, world_size
 from ssl_core.training.feed import Feed
 from ssl_core.training.lars import Lars
 from ssl_core.training.models import Network
@@ -64,7 +64,7 @@ class Loop(Generic[N]):
         batch = self.feed.batch(number)
         with self.device.mixed():
             loss = self.objective(self.network, self.teacher or self.average, batch)
-        if not torch.isfinite(loss):
+        if not all_true(torch.isfinite(loss.detach())):
             raise diverged(stage, number)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]

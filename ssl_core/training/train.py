@@ -23,7 +23,7 @@ from ssl_core import metrics
 from ssl_core.errors import TrainingError
 from ssl_core.progress import Progress, Report, silent
 from ssl_core.training.augment import Augmentation
-from ssl_core.training.distributed import agree, barrier, is_main
+from ssl_core.training.distributed import agree, is_main
 from ssl_core.training.feed import Examples, Feed, FloatArray, ImageFeed, Unlabeled
 from ssl_core.training.models import Classifier
 from ssl_core.training.objectives import Objective, supervised
@@ -195,7 +195,8 @@ def optimise(
                 loop.settle(run.step, stage)
                 _end_epoch(run, loop, validate, stage)
                 told = _figures(run)
-            if checkpoint and (ends_epoch or time.monotonic() - saved > checkpoint_seconds):
+            due = ends_epoch or time.monotonic() - saved > checkpoint_seconds
+            if checkpoint and due and is_main():  # by its clock alone: nobody waits for it
                 _save(loop, run, checkpoint)
                 saved = time.monotonic()
             note = f"{score} {run.history[-1].score:.3f}" if run.history else ""
@@ -284,22 +285,20 @@ def _better(epoch: Epoch, best: Epoch) -> bool:
 
 
 def _save(loop: Loop[N], run: _Run, path: Path) -> None:
-    """Write the run atomically, from the main process."""
-    if is_main():
-        state = {
-            **asdict(run),
-            "student": loop.student.state_dict(),
-            "average": loop.average.state_dict() if loop.average is not None else {},
-            "optimizer": loop.optimizer.state_dict(),
-            "memory": loop.feed.memory,
-        }
-        path.parent.mkdir(parents=True, exist_ok=True)
-        scratch = path.with_suffix(f".{os.getpid()}.tmp")
-        written = io.BytesIO()  # on the way to a file, torch hides that the disk is full
-        torch.save(state, written)
-        scratch.write_bytes(written.getbuffer())
-        scratch.replace(path)
-    barrier()
+    """Write the run atomically."""
+    state = {
+        **asdict(run),
+        "student": loop.student.state_dict(),
+        "average": loop.average.state_dict() if loop.average is not None else {},
+        "optimizer": loop.optimizer.state_dict(),
+        "memory": loop.feed.memory,
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_suffix(f".{os.getpid()}.tmp")
+    written = io.BytesIO()  # on the way to a file, torch hides that the disk is full
+    torch.save(state, written)
+    scratch.write_bytes(written.getbuffer())
+    scratch.replace(path)
 
 
 def _restore(loop: Loop[N], path: Path) -> _Run:

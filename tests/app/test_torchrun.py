@@ -13,15 +13,38 @@ from tests import toy
 from tests.ssl_core.recipes.test_mask_recipe_rounds import made
 
 ROOT = Path(__file__).parents[2]
+UNEVEN = """
+import os, sys, time
+from ssl_core import rounds
+from ssl_core.training import train
+from app.cli import run
+
+class StoppedClock:
+    monotonic = staticmethod(lambda: 0.0)
+
+def late(*arguments, replay=rounds.replay):
+    time.sleep(3)
+    return replay(*arguments)
+
+if os.environ["RANK"] == "1":
+    rounds.replay, train.time = late, StoppedClock
+sys.exit(run(sys.argv[1:]))
+"""
+"""The command line, whose second process is late to a round and whose clock stands still."""
 
 
-def two_rounds(root: Path) -> None:
+def two_rounds(root: Path, *program: str) -> None:
     """Two rounds, each by two processes."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command += ["--nproc-per-node", "2", "-m", "app.cli", "round", str(root)]
+    command += ["--nproc-per-node", "2", *program, "round", str(root)]
     for _ in range(2):
         done = subprocess.run(
-            command, cwd=ROOT, capture_output=True, text=True, env={**os.environ, "CI": ""}
+            command,
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            env={**os.environ, "CI": "", "PYTHONPATH": str(ROOT)},
         )
         assert done.returncode == 0, done.stderr
         assert done.stdout.count("Next: readloop round") == 1  # one process speaks
@@ -29,7 +52,7 @@ def two_rounds(root: Path) -> None:
 
 def test_two_processes_run_rounds_and_write_each_row_once(tmp_path):
     root = toy.make(tmp_path / "w")
-    two_rounds(root)
+    two_rounds(root, "-m", "app.cli")
     workspace = toy.opened(root)[0]
     ledger = workspace.ledger
     for number in (1, 2):
@@ -45,9 +68,11 @@ def test_two_processes_run_rounds_and_write_each_row_once(tmp_path):
     assert ledger.label_counts(2)["train"] == 8
 
 
-def test_two_processes_train_on_masks_and_draw_the_pool_once(tmp_path):
+def test_two_uneven_processes_train_on_masks_and_draw_the_pool_once(tmp_path):
     root = made(tmp_path / "w", "self_training")
-    two_rounds(root)
+    script = tmp_path / "uneven.py"
+    script.write_text(UNEVEN)
+    two_rounds(root, str(script))
     ledger = toy.opened(root)[0].ledger
     told = {stage.name: stage for stage in ledger.stages(2)}
     assert list(told) == [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import subprocess
@@ -14,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from ssl_core.errors import ConfigError
+from ssl_core.errors import ConfigError, TrainingError
 from ssl_core.recipes import RECIPES, Fit, Pretrain, PseudoLabel
 from ssl_core.recipes import plan as recipe_plan
 from ssl_core.training import distributed
@@ -155,6 +156,26 @@ def recipes_apart():
     return made
 
 
+def one_diverges():
+    """A loss that is no number in one process alone ends the fit in all."""
+    pixels, training, validation = toy()
+    options = {"spec": STILL, "seed": 3, "exclusive": False, "findings": ("A",), "device": CPU}
+
+    def broken(student, teacher, batch):
+        return supervised(student, teacher, batch) * (math.nan if rank() else 1.0)
+
+    with pytest.raises(TrainingError, match="no longer finite at step 0"):
+        fit(
+            build_model("small_cnn", 1, seed=1),
+            pixels,
+            training,
+            validation,
+            Schedule(**PLAN),
+            objective=broken,
+            **options,
+        )
+
+
 def main(folder):
     """What each of the processes runs."""
     join_torchrun()
@@ -171,6 +192,7 @@ def main(folder):
     for name, plan in (("same", NO_STATISTICS), ("other", OWN_STATISTICS)):
         np.savez(folder / f"{name}-{rank()}.npz", **outcome(plan, folder / f"{name}.pt"))
     np.savez(folder / f"recipes-{rank()}.npz", **recipes_apart())
+    one_diverges()
     if is_main():  # whoever comes late to the last barrier finds the others still there
         time.sleep(0.3)
     barrier()
