@@ -13,6 +13,7 @@ from ssl_core.auditing.pauses import audits, is_paused, unpack, watches
 from ssl_core.config import save_config
 from ssl_core.errors import WorkspaceError
 from ssl_core.masks import files
+from ssl_core.readers import reading
 from ssl_core.records import Label, PseudoLabel
 from ssl_core.rounds import run_round
 from ssl_core.workspace import CONFIG_FILE
@@ -72,6 +73,7 @@ def bases(tmp_path_factory):
         tables = {
             "model": {"backbone": "small_unet"},
             "selection": {"query_size": 10, "strategy": "random", "cold_start": "random"},
+            "map": {"methods": []},
             "recipe": RECIPE,
         }
         toy.make(root, toy.TASKS["segmentation"], items=192, **tables)
@@ -129,7 +131,8 @@ def test_masks_in_the_wrong_place_pause_their_finding_though_it_is_there(root, r
 
 def test_precision_and_recall_count_the_place(root, right):
     ws, room = toy.opened(root)
-    run_round(ws, room)
+    reading.queue(ws, room)
+    reading.sync(ws, room)
     first = audit.kept(ws, 1)[0]
     assert (first.finding, first.sign, first.kept) == ("Spot", "present", SLICE)
     assert first.precision.n == SLICE

@@ -56,7 +56,12 @@ def planted(ws, number: int) -> None:
 @pytest.fixture(scope="module")
 def before(tmp_path_factory):
     """Two planted rounds whose questions a simulated reader will answer."""
-    root = toy.make(tmp_path_factory.mktemp("alarm") / "w", toy.TASKS["multi_label"], items=144)
+    root = toy.make(
+        tmp_path_factory.mktemp("alarm") / "w",
+        toy.TASKS["multi_label"],
+        items=144,
+        map={"methods": []},
+    )
     ws, _ = toy.opened(root)
     planted(ws, 1)
     planted(ws, 2)
@@ -123,7 +128,7 @@ def test_an_engineer_overrides_a_pause(root, rules):
 
 def test_all_paused_leaves_the_teacher_to_stand_in(tmp_path):
     """A binary task has one finding: there is nothing to learn from, and the round goes on."""
-    ws, room = toy.opened(toy.make(tmp_path / "w", items=144))
+    ws, room = toy.opened(toy.make(tmp_path / "w", items=144, map={"methods": []}))
     task = ws.ledger.task
     for number in (1, 2):
         planted(ws, number)
