@@ -22,6 +22,7 @@ from ssl_core.training import distributed
 from ssl_core.training.augment import Augmentation
 from ssl_core.training.distributed import (
     agree,
+    all_true,
     barrier,
     check_devices,
     copy_from_main,
@@ -285,6 +286,8 @@ def test_one_process_is_its_own_main():
     copy_from_main([values])
     assert values.tolist() == [1, 1]
     assert agree(0.5) == 0.5
+    assert all_true(torch.tensor(True))
+    assert not all_true(torch.tensor(False))
     rows = np.arange(5)
     assert share_of(rows).tolist() == rows.tolist()
     assert gather_shares(rows) is rows
