@@ -20,8 +20,9 @@ class SelfTraining(MaskSettings):
     `backbones` lists the networks of each iteration: those of the first are the initial teachers,
     trained on labels alone; those of each later one learn from labels and from the masks that the
     ones before drew together. A later network must not have fewer weights than its teachers ("" is
-    the workspace's own). `positive` and `negative` decide what is drawn, absent or dropped; S3 does
-    not give its values.
+    the workspace's own). With `warm_start` a student begins with the weights of a teacher that is
+    the same network, each with another one's as far as there are, and not with the backbone's own.
+    `positive` and `negative` decide what is drawn, absent or dropped; S3 does not give its values.
     """
 
     teacher: Schedule = Schedule(epochs=60, batch_size=16, learning_rate=1e-3, rate="cosine")
@@ -31,6 +32,7 @@ class SelfTraining(MaskSettings):
         ("", ""),
         ("",),
     )
+    warm_start: bool = False
     ensemble: Literal["single", "soft", "weighted_soft"] = "weighted_soft"
     positive: Share = 0.7
     negative: Share = 0.3
@@ -53,18 +55,21 @@ def stages(p: SelfTraining) -> list[Stage]:
     """Teachers on D; then, again and again, masks of U by all of them, and students on both."""
     objective = Supervised(p.loss, p.classification if p.auxiliary else 0.0)
     plan: list[Stage] = []
-    before: tuple[str, ...] = ()
+    before: dict[str, str] = {}  # the network of each teacher
     for iteration, networks in enumerate(p.backbones):
         last = iteration == len(p.backbones) - 1
         role = "teacher" if not iteration else "student"
         on: tuple[str, ...] = (LABELS,)
         if before:
             drawn = f"pseudo-masks {iteration}"
-            plan.append(PseudoMasks(drawn, before, p.ensemble, p.positive, p.negative, p.tta))
+            plan.append(
+                PseudoMasks(drawn, tuple(before), p.ensemble, p.positive, p.negative, p.tta)
+            )
             on = (LABELS, drawn)
-        names = []
+        made: dict[str, str] = {}
         for place, network in enumerate(networks):
             name = role if last and len(networks) == 1 else f"{role} {iteration}{_letter(place)}"
+            alike = [stage for stage, other in before.items() if other == network]
             plan.append(
                 FitMasks(
                     name,
@@ -73,13 +78,14 @@ def stages(p: SelfTraining) -> list[Stage]:
                     view=p.strong if iteration else p.augmentation,
                     objective=objective,
                     paste=p.paste,
+                    start=alike[place % len(alike)] if p.warm_start and alike else None,
                     backbone=network or None,
                     auxiliary=p.auxiliary,
-                    not_smaller_than=before,
+                    not_smaller_than=tuple(before),
                 )
             )
-            names.append(name)
-        before = tuple(names)
+            made[name] = network
+        before = made
     return plan
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from connectors.archive import ArchiveRoom
 from ssl_core.arms import vault_scores
@@ -142,6 +143,20 @@ def test_self_training_says_what_its_pseudo_masks_are_worth(tmp_path):
     quality = detail["validation"]
     assert quality["drawn"][0] >= quality["drawn_rightly"][0] >= 0
     assert len(quality["dice"]) == 2
+
+
+@pytest.mark.parametrize("warm", [True, False])
+def test_a_warm_student_begins_where_its_teacher_ended(warm, tmp_path):
+    recipe = short("self_training")
+    still = {**recipe["student"], "learning_rate": 1e-12, "epochs": 1}
+    recipe |= {"student": still, "warm_start": warm}
+    root = toy.make(tmp_path / "w", TASK, **{**TABLES, "recipe": recipe})
+    run_round(*toy.opened(root), query_size=16)
+    number = run_round(*toy.opened(root), query_size=0)
+    workspace, _ = toy.opened(root)
+    models = {m.stage: workspace.load_segmenter(m) for _, m in workspace.ledger.models(number)}
+    pairs = zip(models["student"].parameters(), models["teacher 0a"].parameters(), strict=True)
+    assert all(torch.allclose(ours, its, atol=1e-6) for ours, its in pairs) == warm
 
 
 @pytest.mark.parametrize("strategy", suited(True))

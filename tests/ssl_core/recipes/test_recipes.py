@@ -243,6 +243,28 @@ def test_a_mean_teacher_needs_its_average(name):
     assert says == f"recipe {name}: student.ema = 0 leaves no teacher: set it above 0."
 
 
+def test_a_warm_student_begins_with_a_teacher_of_the_same_network():
+    backbones = [["", "small_unet"], ["small_unet", "", "", "unet_resnet18"], [""]]
+    begins = {"name": "self_training", "backbones": backbones, "warm_start": True}
+    assert [(fit.name, fit.start) for fit in plan(begins).fits] == [
+        ("teacher 0a", None),
+        ("teacher 0b", None),
+        ("student 1a", "teacher 0b"),
+        ("student 1b", "teacher 0a"),
+        ("student 1c", "teacher 0a"),
+        ("student 1d", None),  # a network that no teacher is
+        ("student", "student 1b"),
+    ]
+    fresh = plan({**begins, "warm_start": False}).fits
+    assert {fit.start for fit in fresh} == {None}
+
+
+def test_warm_students_of_one_network_begin_with_different_teachers():
+    begins = {"name": "self_training", "backbones": [["", ""], ["", "", ""]], "warm_start": True}
+    starts = [fit.start for fit in plan(begins).fits]
+    assert starts == [None, None, "teacher 0a", "teacher 0b", "teacher 0a"]
+
+
 def test_a_recipe_is_a_module_with_stages():
     assert set(RECIPES) == {
         "supervised", "teacher_student", "fixmatch", "simclr_v2", "s2mts2", "mean_teacher",
