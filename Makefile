@@ -14,6 +14,7 @@ setup: .venv/.ready
 	@test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --require-hashes -r requirements.lock
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps -e .
+	$(BIN)/python -m compileall -q app connectors ssl_core
 	@touch $@
 
 # The server's own environment, outside this one; `readloop label-studio up` makes it when missing.

@@ -8,6 +8,7 @@ import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -24,9 +25,56 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+# Files that take a minute or more, longest first: one begun last would keep the others waiting.
+LONG = (
+    "tests/app/test_job_processes.py",
+    "tests/ssl_core/recipes/test_mask_recipe_rounds.py",
+    "tests/app/test_web_browser.py",
+    "tests/app/test_torchrun.py",
+    "tests/ssl_core/pictures/test_embedding.py",
+    "tests/ssl_core/recipes/test_recipe_rounds.py",
+    "tests/app/test_scatter.py",
+    "tests/ssl_core/test_rounds.py",
+    "tests/app/test_bench.py",
+    "tests/app/test_ray_jobs.py",
+)
+SERVER = "label_studio"
+OF_SERVER = ("tests/app/test_reading_room.py", "tests/app/test_mask_reading.py")
+
+
+def _group(nodeid: str) -> str:
+    """What one process gets as a whole: a file, or all files that use the shared server."""
+    file = nodeid.partition("::")[0]
+    return SERVER if SERVER in file or file in OF_SERVER else file
+
+
+def _turn(item: pytest.Item) -> int:
+    groups = [SERVER, *LONG]
+    group = _group(item.nodeid)
+    return groups.index(group) if group in groups else len(groups)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests of the shared server first: then one process gets them all, and no other waits."""
-    items.sort(key=lambda item: "label_studio" not in getattr(item, "fixturenames", ()))
+    """The tests of the shared server and the long files first."""
+    items.sort(key=_turn)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Hand out files: nobody waits for a turn at the server, and what a file shares is made once.
+
+    Blocks of tests, as xdist hands them out, left one process alone with the last long file.
+    """
+    if config.getvalue("dist") != "load":
+        return None
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return _group(nodeid)
+
+    config.option.loadscopereorder = False  # the order is that of the tests
+    return ByFile(config, log)
 
 
 @pytest.hookimpl(optionalhook=True)

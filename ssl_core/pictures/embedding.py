@@ -28,7 +28,7 @@ Method = Literal["umap", "tsne", "pca"]
 Floats = npt.NDArray[np.float32]
 
 FEW = 100  # different points; of fewer, a neighbour graph says less than two components do
-COMPILED = 2_000  # from here on umap's compiling, 15 to 60 s a process, is worth its time
+COMPILED = 2_000  # from here on umap's compiling, 15 to 60 s once on a machine, is worth its time
 FITTED = {"umap": 200_000, "tsne": 10_000}  # points at most: a minute or two on one core
 PLACED_BY = 5  # fitted neighbours that place a point which was not fitted
 DIMENSIONS = 50
@@ -137,6 +137,7 @@ def _umap(points: Floats, seed: int) -> Floats:
         warnings.simplefilter("ignore")  # that a seed forbids threads, and of its own dependencies
         from umap import UMAP as Fit  # seconds of numba: only who embeds pays them
 
+        _keep_compiled()
         # One thread: with a seed, umap refuses more, since they would race.
         # numba shares torch's OpenMP, and at its first loop sets the threads of both.
         torch = sys.modules.get("torch")
@@ -147,6 +148,16 @@ def _umap(points: Floats, seed: int) -> Floats:
             if torch:
                 torch.set_num_threads(threads)
     return np.asarray(placed, dtype=np.float32)
+
+
+def _keep_compiled() -> None:
+    """Let numba keep on disk what it compiles of umap, of which umap itself asks it for a part."""
+    from numba.core.registry import CPUDispatcher
+
+    for name in [n for n in sys.modules if n.partition(".")[0] in ("umap", "pynndescent")]:
+        for found in vars(sys.modules[name]).values():
+            if isinstance(found, CPUDispatcher) and found.__module__ == name:
+                found.enable_caching()
 
 
 def _tsne(points: Floats, seed: int) -> Floats:

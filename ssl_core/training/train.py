@@ -287,7 +287,8 @@ def _better(epoch: Epoch, best: Epoch) -> bool:
 def _save(loop: Loop[N], run: _Run, path: Path) -> None:
     """Write the run atomically."""
     state = {
-        **asdict(run),
+        **vars(run),  # not copied, as asdict would
+        "history": [asdict(epoch) for epoch in run.history],
         "student": loop.student.state_dict(),
         "average": loop.average.state_dict() if loop.average is not None else {},
         "optimizer": loop.optimizer.state_dict(),

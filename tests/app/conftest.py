@@ -5,8 +5,11 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Iterator
+from functools import cache
 
 import pytest
+import typer.main
+from streamlit.components.v2 import manifest_scanner
 
 from ssl_core.workspace import Workspace, open_workspace
 from tests import web_workspaces
@@ -46,6 +49,22 @@ def copy(read, tmp_path):
 def no_label_studio(monkeypatch):
     """Nobody's server is asked."""
     monkeypatch.delenv("LABEL_STUDIO_URL", raising=False)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _found_once() -> Iterator[None]:
+    """What stays the same while the tests run is looked for once, as in a process of a person.
+
+    Those are the components in all that is installed, for each page that is run, and the options
+    of all commands, for each one.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        for place, name in (
+            (manifest_scanner, "scan_component_manifests"),
+            (typer.main, "get_command"),
+        ):
+            patch.setattr(place, name, cache(getattr(place, name)))
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -18,7 +18,7 @@ from filelock import FileLock
 from PIL import Image
 from sqlalchemy import make_url
 
-from app import cli, initialise
+from app import cli, initialise, show
 from app.cli import run
 from ssl_core.config import load_config
 from ssl_core.errors import Cancelled, LedgerError
@@ -584,12 +584,13 @@ def test_a_damaged_cache_of_frozen_blocks_is_filled_afresh(fresh, tmp_path, harm
 def test_predict_takes_links_and_obeys_no_escape_sequence(
     trained, images, tmp_path, capsys, monkeypatch
 ):
-    monkeypatch.chdir(tmp_path)  # so that the name alone is shown, on one line of the table
-    Path("\x1b[31mred[bold].png").symlink_to(images / "00.png")
-    assert run(["predict", str(trained), "\x1b[31mred[bold].png"]) == 0
+    monkeypatch.setattr(show.console, "width", 400)  # the path stands on one line, however long
+    (tmp_path / "\x1b[31mred[bold].png").symlink_to(images / "00.png")
+    path = str(tmp_path / "\x1b[31mred[bold].png")
+    assert run(["predict", str(trained), path]) == 0
     out = capsys.readouterr().out
     assert "\x1b" not in out
-    assert "red[bold].png" in out
+    assert "[31mred[bold].png" in out
 
 
 @pytest.mark.parametrize("name", ["none.png", ".", "/dev/null", "x" * 300])

@@ -25,10 +25,11 @@ from tests import toy
 
 ROOT = Path(__file__).parents[2]
 LONG = {**toy.RECIPE, "teacher": {**toy.RECIPE["teacher"], "epochs": 100_000}}
+EPOCHS = 40
 PLAN = ["teacher", "pseudo-labels", "intermediate", "student", "evaluate", "select"]
 
 
-def some_seconds(epochs: int = 100) -> dict:
+def some_seconds(epochs: int = EPOCHS) -> dict:
     """A recipe whose teacher trains for some seconds."""
     return {**toy.RECIPE, "teacher": {**toy.RECIPE["teacher"], "epochs": epochs}}
 
@@ -101,8 +102,8 @@ def test_a_job_is_a_round_that_can_be_watched(ws):
     assert (live.state, live.step.part, live.step.epochs, live.step.total) == (
         "running",
         "teacher",
-        100,
-        300,
+        EPOCHS,
+        3 * EPOCHS,
     )
     ours = os.getpid()
     assert os.getsid(pid_of(live)) == pid_of(live) != ours  # no terminal, no session of ours
@@ -119,7 +120,7 @@ def test_a_job_is_a_round_that_can_be_watched(ws):
         told = [[p.loss, p.auroc] for p in curves[stage.name].points]
         assert told == [epoch[:2] for epoch in json.loads(stage.detail)["epochs"]]
     log = jobs.log_tail(ws.root, 1)
-    assert any("teacher: epoch 100 of 100, loss ." in line for line in log)
+    assert any(f"teacher: epoch {EPOCHS} of {EPOCHS}, loss ." in line for line in log)
     assert jobs.log_tail(ws.root, 1, lines=2) == log[-2:]
 
 
@@ -136,7 +137,7 @@ def test_rows_are_written_at_most_about_once_a_second(ws):
 
 
 def test_a_cancelled_job_stops_and_the_next_one_goes_on(ws):
-    jobs.start_round(ws, {"recipe": some_seconds()}, "ann")
+    jobs.start_round(ws, {"recipe": some_seconds(100)}, "ann")  # it looks every 2 s
     live = training(ws, 1)
     began = time.monotonic()
     assert jobs.cancel(ws, "bob").state == "cancelling"

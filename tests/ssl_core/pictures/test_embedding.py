@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -68,6 +69,15 @@ def test_the_threads_of_torch_stay_as_they_were():
         [sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True
     )
     assert said.stdout.split() == ["1", "1"]
+
+
+def test_what_numba_compiled_is_kept_for_the_next_process(placed):
+    from umap import layouts, umap_
+
+    for compiled in (umap_.smooth_knn_dist, layouts._nb_optimize_layout_euclidean_single_epoch):
+        function = compiled.py_func
+        kept = f"{function.__module__.rpartition('.')[2]}.{function.__name__}-*.nbc"
+        assert list(Path(compiled.stats.cache_path).glob(kept)), kept
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -87,7 +87,7 @@ def test_another_seed_gives_another_student(name, tmp_path):
 
 
 def auroc(root: Path, name: str) -> float:
-    lengths = {"epochs": 8, "epoch_steps": 12, "optimizer": "adamw", "learning_rate": 3e-3}
+    lengths = {"epochs": 5, "epoch_steps": 10, "optimizer": "adamw", "learning_rate": 3e-3}
     root = with_one_round(root, name, "binary", **lengths)
     workspace, room = toy.opened(root)
     number = run_round(workspace, room, query_size=0)
