@@ -23,7 +23,6 @@ from ssl_core.errors import WorkspaceError
 from ssl_core.rounds import run_round
 from tests import toy
 
-pytestmark = pytest.mark.xdist_group("ray")  # one cluster at a time, and in one process
 ROOT = Path(__file__).parents[2]
 START_SECONDS = 60
 
