@@ -257,11 +257,11 @@ def _rows(
         image = used[columns.path]
         if reason := _unusable(used, columns):
             refusals.append((line, image if image.isprintable() else _show(image), reason))
-        elif row := _row(line, used, columns):
+        elif isinstance(row := _row(line, used, columns), Row):
             rows.append(row)
             labels.append(_known(used[column]) if column else "")
         else:
-            outside.append(f"line {line}: {_show(image)}")
+            outside.append(f"line {line}: {_show(row)}")
     if outside:
         raise ImportRefusedError(
             f"{path} has paths that leave the image folder ({_some(outside)}); every path must be "
@@ -283,18 +283,22 @@ def _unusable(used: Mapping[str, str], columns: Columns) -> str:
     return ""
 
 
-def _row(line: int, used: Mapping[str, str], columns: Columns) -> Row | None:
-    """Make one row without its labels; None when its image or a mask leaves the folder."""
-    image = _inside(columns.path_template.replace("{}", used[columns.path]))
+def _row(line: int, used: Mapping[str, str], columns: Columns) -> Row | str:
+    """Make one row without its labels; the path of its image or mask that leaves the folder."""
+    told = columns.path_template.replace("{}", used[columns.path])
+    image = _inside(told)
+    if image is None:
+        return told
     masks: list[str | None] = []
     for column in columns.masks:
         cell = _known(used[column])
-        masks.append(_inside(columns.mask_template.replace("{}", cell)) if cell else None)
+        told = columns.mask_template.replace("{}", cell)
+        masks.append(_inside(told) if cell else None)
         if cell and masks[-1] is None:
-            return None
+            return told
     group = None if columns.group is None else used[columns.group]
     split = None if columns.split is None else used[columns.split]
-    return None if image is None else Row(line, image, group, (), split, tuple(masks))
+    return Row(line, image, group, (), split, tuple(masks))
 
 
 def _inside(text: str) -> str | None:

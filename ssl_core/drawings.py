@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 from ssl_core import metrics
 from ssl_core.evidence import PerFinding
-from ssl_core.masks.overlap import Bools, average, dice
+from ssl_core.masks.overlap import Bools, as_truth, average, dice
 from ssl_core.masks.predict import Maps, predict_masks
 from ssl_core.masks.truth import mask_truth
 from ssl_core.probabilities import FOLDER, Floats, find_round, probabilities
@@ -43,8 +43,8 @@ Packed = dict[int, npt.NDArray[np.uint8]]  # by row of the pixel store
 
 
 def drawn_masks(maps: npt.NDArray[np.floating]) -> Bools:
-    """Maps in [0, 1] of any shape as masks, cut as measuring cuts them (in half precision)."""
-    return np.asarray(maps.astype(np.float16) >= CUT)
+    """Maps in [0, 1] of any shape as masks, cut as measuring cuts them."""
+    return np.asarray(maps >= CUT)
 
 
 def drawings(
@@ -95,9 +95,9 @@ def overlap(
     kept = _at(ws, number, model, rows, report)
     for start in range(0, len(rows), AT_ONCE):
         places = np.arange(start, min(start + AT_ONCE, len(rows)))
-        told, masks = truth.at(places), _unpacked(ws, kept, rows[places])
-        known = ~np.isnan(told)
-        found[places] = dice(masks & known, (told == 1) & known, known.any(axis=(2, 3)))
+        inside, sure, known = as_truth(truth.at(places), truth.present[places])
+        masks = _unpacked(ws, kept, rows[places])
+        found[places] = dice(masks & sure, inside, known)
     return found
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ from ssl_core import metrics, shadow
 from ssl_core.claims.equal_budget import against_control, stand_ins
 from ssl_core.errors import ReadloopError
 from ssl_core.evidence import Differences, Estimate, PerFinding, compare
-from ssl_core.made import Made, finite
+from ssl_core.made import Made, finite, save_arrays
 from ssl_core.pictures.maps import keep_prediction
 from ssl_core.probabilities import probabilities, put_by, stage_model
 from ssl_core.records import CONTROL, DIFFERENCE, Item, Measurement, Model, Split
@@ -222,11 +221,3 @@ def measurement_rows(
         )
         for column, name, estimate in rows
     ]
-
-
-def save_arrays(path: Path, arrays: Mapping[str, Floats]) -> None:
-    """Keep what each stage's model gave the vault's items, for paired comparisons later."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_suffix(".tmp.npz")
-    np.savez(scratch, allow_pickle=False, **{n.replace(" ", "_"): a for n, a in arrays.items()})
-    scratch.replace(path)

@@ -15,12 +15,11 @@ from ssl_core.evaluation import (
     difference_rows,
     measurement_rows,
     models_to_measure,
-    save_arrays,
     usable_vault,
 )
 from ssl_core.evidence import PerFinding, compare
-from ssl_core.made import Made, finite
-from ssl_core.masks.overlap import average, dice
+from ssl_core.made import Made, finite, save_arrays
+from ssl_core.masks.overlap import Truth, as_truth, average, dice
 from ssl_core.masks.predict import predict_masks
 from ssl_core.masks.scores import describe, mask_metrics
 from ssl_core.masks.truth import MaskTruth, mask_truth
@@ -33,7 +32,7 @@ from ssl_core.turn import Turn
 from ssl_core.workspace import Part, part
 
 Floats = npt.NDArray[np.float64]
-Halves = npt.NDArray[np.float16]
+Maps = npt.NDArray[np.float32]
 Measured = dict[str, tuple[Part, MaskTruth]]
 """The items of each split that are measured on, and what readers drew of them."""
 
@@ -61,9 +60,9 @@ def evaluate_masks_stage(turn: Turn) -> Made:
         for split, (some, drawn) in splits.items():
             maps = _maps(turn, model, split, some)
             if is_main():
-                shown, inside, known = compared(maps, drawn)
+                shown, (inside, sure, known) = compared(maps, drawn)
                 groups = np.array(some.groups)
-                found = mask_metrics(shown, inside, known, groups)
+                found = mask_metrics(shown, inside, known, groups, sure=sure)
                 diagonal = math.hypot(*maps.shape[2:])
                 rows = describe(found, diagonal) if len(some.ids) else []
                 measurements += measurement_rows(turn, model, name, split, rows)
@@ -79,27 +78,23 @@ def evaluate_masks_stage(turn: Turn) -> Made:
     return {"detail": finite(detail), "measurements": measurements}
 
 
-def compared(
-    maps: npt.NDArray[np.floating], truth: MaskTruth
-) -> tuple[npt.NDArray[np.floating], npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
-    """Maps, true masks `(n, C, S, S)` and what is known `(n, C)`, as `masks.scores` takes them.
+def compared(maps: Maps, truth: MaskTruth) -> tuple[Maps, Truth]:
+    """Maps `(n, C, S, S)`, and what they are held against, as `masks.scores` takes them.
 
     Pixels on which readers were evenly split are shown to neither: both are empty there.
     """
-    told = truth.at(np.arange(len(maps)))
-    known = ~np.isnan(told)
-    inside, some = np.asarray(known & (told == 1)), np.asarray(known.any(axis=(2, 3)))
-    return np.where(known, maps, 0), inside, some
+    found = as_truth(truth.at(np.arange(len(maps))), truth.present)
+    return np.where(found.sure, maps, np.float32(0)), found
 
 
-def _maps(turn: Turn, model: Model, split: Split, items: Part) -> Halves:
+def _maps(turn: Turn, model: Model, split: Split, items: Part) -> Maps:
     """`(n, C, S, S)`; what the pages ask of them besides is put by."""
     found = predict_masks(
         turn.workspace.load_segmenter(model),
         turn.workspace.images.array,
         items.rows,
         lambda _, made: {
-            "maps": made.maps.astype(np.float16),
+            "maps": made.maps,
             "classes": made.classes,
             "features": made.features,
         },
@@ -154,7 +149,7 @@ def _against_control(
                     model = stage_model(turn.workspace, number, student)
                 maps = _maps(turn, model, split, items)
                 if is_main():
-                    shown, inside, known = compared(maps, truth)
+                    shown, (inside, _, known) = compared(maps, truth)
                     ours.append((weight, average(dice(shown >= 0.5, inside, known), groups)))
         except ReadloopError as error:
             return {**told, "against": [], "not_compared": str(error)}, []

@@ -9,20 +9,22 @@ import numpy as np
 import numpy.typing as npt
 
 from ssl_core.auditing.pauses import withhold
-from ssl_core.made import Made, finite
+from ssl_core.evidence import compare
+from ssl_core.made import Made, finite, save_arrays
 from ssl_core.masks import files
 from ssl_core.masks import selection as scores_of
 from ssl_core.masks.ensemble import ENSEMBLES, confidence, decide
 from ssl_core.masks.ensemble import PseudoMasks as Decided
 from ssl_core.masks.feed import Drawn, MaskExamples, joined
 from ssl_core.masks.networks import Segmenter
-from ssl_core.masks.overlap import average, dice
+from ssl_core.masks.overlap import as_truth, average, dice
 from ssl_core.masks.predict import Maps, each_batch, view_maps
 from ssl_core.masks.train import fit_masks
 from ssl_core.pictures.maps import keep_prediction
 from ssl_core.recipes.stages import LABELS, FitMasks, PseudoMasks
 from ssl_core.records import Model, PseudoLabel
 from ssl_core.strategies import PoolView
+from ssl_core.training.distributed import is_main
 from ssl_core.training.feed import Unlabeled
 from ssl_core.training.models import save_model
 from ssl_core.training.predict import Prediction
@@ -94,15 +96,13 @@ def _drawn(turn: Turn, stage: str) -> MaskExamples:
     """The pseudo-masks that a stage kept: absent findings are empty masks, dropped ones unknown."""
     column = {finding: c for c, finding in enumerate(turn.findings)}
     size, store = turn.workspace.images.size, turn.workspace.masks
-    found: dict[str, npt.NDArray[np.float32]] = {}
-    for row in turn.workspace.ledger.pseudo_labels(turn.round.number, stage):
-        blank = np.full((len(column), size, size), np.nan, np.float32)
-        masks = found.setdefault(row.item_id, blank)
-        drawn = store.at([row.mask])[0] if row.mask else 0.0
-        masks[column[row.finding]] = drawn
-    rows = turn.workspace.images.positions(list(found))
-    masks = np.array(list(found.values()), np.float32).reshape(-1, len(column), size, size)
-    return MaskExamples(rows, Drawn(masks))
+    kept = turn.workspace.ledger.pseudo_labels(turn.round.number, stage)
+    place = {item_id: i for i, item_id in enumerate(dict.fromkeys(row.item_id for row in kept))}
+    masks = np.full((len(place), len(column), size, size), np.nan, np.float32)
+    drawn = iter(store.at([row.mask for row in kept if row.mask]))
+    for row in kept:
+        masks[place[row.item_id], column[row.finding]] = next(drawn) if row.mask else 0.0
+    return MaskExamples(turn.workspace.images.positions(list(place)), Drawn(masks))
 
 
 def pseudo_masks_stage(turn: Turn, stage: PseudoMasks) -> Made:
@@ -164,15 +164,20 @@ def _by_teachers(
 
 
 def _decided(stage: PseudoMasks, made: list[Maps]) -> tuple[Floats, Decided]:
-    maps = np.stack([one.maps for one in made])
-    classes = np.stack([one.classes for one in made])
+    asked = made[:1] if stage.ensemble == "single" else made
+    maps = np.stack([one.maps for one in asked])
+    classes = np.stack([one.classes for one in asked])
     scores = confidence(maps, classes)
     together = ENSEMBLES[stage.ensemble](maps, classes)
     return scores, decide(together, scores, stage.positive, stage.negative)
 
 
 def _quality(turn: Turn, stage: PseudoMasks, teachers: list[Segmenter]) -> dict[str, Any] | None:
-    """Of the same decision on validation: the Dice of what was drawn, and how much was right."""
+    """Of the same decision on validation: the Dice of what was drawn, and how much was right.
+
+    `change` is by how much that Dice rose from the iteration before, on what both drew: who draws
+    the harder cases, too, is not worse for it.
+    """
     validation = turn.validation
     if not validation.ids:
         return None
@@ -180,11 +185,9 @@ def _quality(turn: Turn, stage: PseudoMasks, teachers: list[Segmenter]) -> dict[
 
     def keep(places: npt.NDArray[np.intp], made: list[Maps]) -> dict[str, Any]:
         _, decided = _decided(stage, made)
-        told = truth.at(places)
-        known = ~np.isnan(told)
-        seen = known.any(axis=(2, 3)) & (decided.decided == 1)
+        inside, sure, known = as_truth(truth.at(places), truth.present[places])
         return {
-            "dice": dice(decided.masks & known, (told == 1) & known, seen),
+            "dice": dice(decided.masks & sure, inside, known & (decided.decided == 1)),
             "decided": decided.decided,
         }
 
@@ -195,11 +198,35 @@ def _quality(turn: Turn, stage: PseudoMasks, teachers: list[Segmenter]) -> dict[
     covered = average(found["dice"], groups)
     return {
         "dice": [[d.estimate.value, d.estimate.low, d.estimate.high] for d in covered.findings],
+        "change": _change(turn, stage, found["dice"], groups),
         "drawn": (drawn & ~np.isnan(present)).sum(axis=0).tolist(),
         "drawn_rightly": (drawn & (present == 1)).sum(axis=0).tolist(),
         "absent": (absent & ~np.isnan(present)).sum(axis=0).tolist(),
         "absent_rightly": (absent & (present == 0)).sum(axis=0).tolist(),
     }
+
+
+def _change(
+    turn: Turn, stage: PseudoMasks, ours: Floats, groups: npt.NDArray[np.str_]
+) -> list[list[float]] | None:
+    """Value, bounds, p and number of items of each finding's paired difference in Dice.
+
+    None for the first iteration, and where what the one before drew was deleted.
+    """
+    names = [one.name for one in turn.plan.stages if isinstance(one, PseudoMasks)]
+    place = names.index(stage.name) if stage.name in names else 0  # the control's are not there
+    folder = turn.folder / "pseudo-masks"
+    before = folder / f"{names[place - 1]}.npz"
+    if is_main():
+        save_arrays(folder / f"{stage.name}.npz", {"dice": ours})
+    if not place or not before.is_file():
+        return None
+    with np.load(before) as kept:
+        theirs = kept["dice"]
+    both = ~np.isnan(ours) & ~np.isnan(theirs)
+    mean, other = (average(np.where(both, one, np.nan), groups) for one in (ours, theirs))
+    found = compare(mean, other).findings
+    return [[d.value, d.low, d.high, d.p, d.n] for d in found]
 
 
 def mask_view(turn: Turn, needs: frozenset[str]) -> PoolView:

@@ -13,7 +13,7 @@ import torch
 from ssl_core.config import Config, Images, ledger_url
 from ssl_core.errors import ConfigError
 from ssl_core.masks.networks import build_segmenter
-from ssl_core.recipes import MASK_RECIPES, RECIPES, Fit, FitMasks, Plan, Pretrain, plan
+from ssl_core.recipes import MASK_RECIPES, RECIPES, Fit, FitMasks, Plan, Pretrain, PseudoMasks, plan
 from ssl_core.records import Task
 from ssl_core.strategies import ALL_NEEDS as NEEDS
 from ssl_core.strategies import suited
@@ -82,9 +82,11 @@ def _check_strategies(config: Config, recipe: Plan) -> None:
         )
     wanted = {"teacher_probabilities", "members"} & NEEDS[selection.strategy]
     if wanted and len(recipe.fits) < 2:
+        other = "mask_entropy" if recipe.name in MASK_RECIPES else "margin"
         raise ConfigError(
             f"selection.strategy = {selection.strategy!r} compares two models and the recipe "
-            f"{recipe.name!r} makes one: choose a recipe with a teacher and a student, or 'margin'."
+            f"{recipe.name!r} makes one: choose a recipe with a teacher and a student, or "
+            f"{other!r}."
         )
 
 
@@ -110,12 +112,19 @@ def _check_segmenters(config: Config, recipe: Plan, findings: int) -> None:
     blank = torch.zeros(1, config.images.channels, config.images.size, config.images.size)
     sizes: dict[str, tuple[str, int]] = {}
     for stage in recipe.stages:
+        if isinstance(stage, PseudoMasks):
+            _check_thresholds(stage, findings)
         if not isinstance(stage, FitMasks):
             continue
         own = (config.model.backbone, config.model.weights)
         backbone, weights = (stage.backbone, stage.weights) if stage.backbone else own
         model = build_segmenter(backbone, findings, weights=weights, auxiliary=stage.auxiliary)
         model.freeze(stage.schedule.frozen_blocks, norm=False)
+        if config.images.size <= model.multiple and not stage.schedule.frozen_norm:
+            raise ConfigError(
+                f"images.size = {config.images.size} leaves one pixel of {backbone}'s deepest "
+                f"layer, of which one image has no statistics: use {2 * model.multiple} or more."
+            )
         sizes[stage.name] = backbone, sum(p.numel() for p in model.parameters())
         with torch.inference_mode():
             model.eval()(blank)
@@ -125,6 +134,16 @@ def _check_segmenters(config: Config, recipe: Plan, findings: int) -> None:
                     f"recipe.backbones: {backbone} has fewer weights than {sizes[teacher][0]}, its "
                     "teacher: a student is to be at least as large."
                 )
+
+
+def _check_thresholds(stage: PseudoMasks, findings: int) -> None:
+    for name in ("positive", "negative"):
+        numbers = getattr(stage, name)
+        if isinstance(numbers, tuple) and len(numbers) not in (1, findings):
+            raise ConfigError(
+                f"recipe.{name} has {len(numbers)} numbers and the task {findings} findings: give "
+                "one for each, or one for all."
+            )
 
 
 def _try_network(

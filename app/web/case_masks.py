@@ -16,7 +16,7 @@ from app.web import shell
 from app.web.opinions import Opinion
 from ssl_core.drawings import drawn_masks
 from ssl_core.masks.files import load
-from ssl_core.masks.overlap import Bools, dice
+from ssl_core.masks.overlap import Bools, as_truth, dice
 from ssl_core.masks.truth import mask_truth
 from ssl_core.pictures.overlays import Layer, over, painted, resized
 from ssl_core.pictures.thumbnails import windowed
@@ -152,10 +152,10 @@ def _dice(
     ws: Workspace, item_id: str, labels: list[Label], opinions: list[Opinion]
 ) -> npt.NDArray[np.float64]:
     """`(models, C)` against what readers drew, at the working size as everywhere."""
-    told = _truth(ws, item_id, labels)[None].repeat(len(opinions), axis=0)
-    known = ~np.isnan(told)
-    masks = drawn_masks(np.stack([one.heat for one in opinions]))
-    return dice(masks & known, (told == 1) & known, known.any(axis=(2, 3)))
+    truth = mask_truth([item_id], labels, ws.ledger.task.findings, ws.masks)
+    many = [0] * len(opinions)
+    inside, sure, known = as_truth(truth.at(many), truth.present[many])
+    return dice(drawn_masks(np.stack([one.heat for one in opinions])) & sure, inside, known)
 
 
 # What is shown ------------------------------------------------------------------------------------
@@ -222,7 +222,7 @@ def _table(ws: Workspace, item_id: str, labels: list[Label], opinions: list[Opin
     found, told = _dice(ws, item_id, labels, opinions), _truth(ws, item_id, labels)
     rows = []
     for c, finding in enumerate(ws.ledger.task.findings):
-        known = not np.isnan(told[c]).all()
+        known = not np.isnan(found[:, c]).all()
         row: dict[str, object] = {"finding": finding}
         row["readers, area"] = f"{np.mean(told[c] == 1):.1%}" if known else "–"
         for place, one in enumerate(opinions):

@@ -45,7 +45,7 @@ from ssl_core.auditing.weighted import pool_share, weigh, weighted_share
 from ssl_core.errors import WorkspaceError
 from ssl_core.evidence import Estimate, PerFinding
 from ssl_core.history.truth import label_matrix
-from ssl_core.masks.overlap import SAME, dice
+from ssl_core.masks.overlap import SAME, as_truth, dice
 from ssl_core.masks.truth import mask_truth
 from ssl_core.metrics import operating_points
 from ssl_core.probabilities import Floats, find_round
@@ -175,7 +175,8 @@ def fair_sample(
     """
     ids, labels, groups = slice_labels(ws, number, answers)
     elsewhere = misplaced(ws, ids, answers.labels, masks_of(ws, number, stage, ids))
-    return signs_of(ws, number, stage, ids), np.where(elsewhere, 0.0, labels), groups
+    labels = np.where(elsewhere & ~np.isnan(labels), 0.0, labels)
+    return signs_of(ws, number, stage, ids), labels, groups
 
 
 Drawn = Mapping[tuple[str, str], str]
@@ -206,14 +207,13 @@ def misplaced(
     store, some = ws.masks, [ids[place] for place in places]
     truth = mask_truth(some, labels, findings, store)
     for at, (place, item_id) in enumerate(zip(places, some, strict=True)):
-        told = truth.at([at])
-        masks = np.zeros(told.shape, dtype=bool)
+        inside, sure, known = as_truth(truth.at([at]), truth.present[[at]])
+        masks = np.zeros(inside.shape, dtype=bool)
         for c, finding in enumerate(findings):
             if (item_id, finding) in drawn:
                 masks[0, c] = store.at([drawn[item_id, finding]])[0]
-        known = ~np.isnan(told)
-        seen = known.any(axis=(2, 3)) & masks.any(axis=(2, 3))
-        found[place] = dice(masks & known, (told == 1) & known, seen)[0] < SAME
+        seen = known & masks.any(axis=(2, 3))
+        found[place] = dice(masks & sure, inside, seen)[0] < SAME
     return found
 
 

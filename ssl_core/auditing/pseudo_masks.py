@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ssl_core import tell
-from ssl_core.evidence import Estimate
+from ssl_core.evidence import Difference, Estimate
 from ssl_core.records import CONTROL
 from ssl_core.workspace import Workspace
 
@@ -27,6 +27,8 @@ class Iteration:
     `dice` is that of the masks which the same teachers drew on validation, by patient; `right` and
     `of` count the validation items whose finding was said to be there and truly is, of those with
     a known label; `absent_right` and `absent_of` likewise. A stage without validation has 0 of 0.
+    `change` is the difference in Dice to the iteration before on the items that both drew, paired
+    by patient; NaN for the first.
     """
 
     round: int
@@ -41,6 +43,7 @@ class Iteration:
     of: int
     absent_right: int
     absent_of: int
+    change: Difference
 
 
 def iterations(ws: Workspace) -> list[Iteration]:
@@ -61,15 +64,14 @@ def iterations(ws: Workspace) -> list[Iteration]:
 
 
 def falls(found: Sequence[Iteration]) -> list[tuple[Iteration, Iteration]]:
-    """Pairs of stages of one round and finding, of which the later drew clearly worse masks.
+    """Pairs of stages of one round and finding, of which the later drew worse masks.
 
-    Clearly: its Dice lies below the earlier one's whole interval, and the other way round. Both
-    are of the same patients, so this asks for more than a paired test would.
+    On the items that both drew; the interval of the difference lies below 0.
     """
     worse = []
     for before, after in zip(found, found[_findings(found) :], strict=False):
         same = (before.round, before.finding) == (after.round, after.finding)
-        if same and after.dice.high < before.dice.low:
+        if same and after.change.high < 0:
             worse.append((before, after))
     return worse
 
@@ -77,9 +79,9 @@ def falls(found: Sequence[Iteration]) -> list[tuple[Iteration, Iteration]]:
 def fall_sentence(before: Iteration, after: Iteration) -> str:
     """What such a pair means, in words."""
     return (
-        f"{after.finding}: in round {after.round} the masks of {after.stage!r} (Dice "
-        f"{tell.interval(after.dice)}) are worse than those of {before.stage!r} "
-        f"({tell.interval(before.dice)}): students learn their teachers' errors, so raise "
+        f"{after.finding}: in round {after.round} the masks of {after.stage!r} are worse than "
+        f"those of {before.stage!r} (Dice {tell.difference(after.change)} on the {after.change.n} "
+        "validation items that both drew): students learn their teachers' errors, so raise "
         "`positive` in the recipe, or have more masks drawn."
     )
 
@@ -110,4 +112,11 @@ def _one(number: int, stage: str, detail: dict[str, Any], c: int, finding: str) 
         of=count("drawn"),
         absent_right=count("absent_rightly"),
         absent_of=count("absent"),
+        change=_change(told, c),
     )
+
+
+def _change(told: dict[str, Any], c: int) -> Difference:
+    *numbers, n = (told.get("change") or {c: (None, None, None, None, 0)})[c]
+    value, low, high, p = (math.nan if x is None else float(x) for x in numbers)
+    return Difference(value, low, high, p, int(n))

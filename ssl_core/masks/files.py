@@ -144,6 +144,7 @@ def _values(path: Path) -> npt.NDArray[np.integer]:
         )
     try:
         with Image.open(path) as image:
+            deep = image.mode in ("RGB", "RGBA") and _sixteen_bits(path)
             several = image.mode in ("P", "PA", "LA")
             values = np.asarray(image.convert("RGBA") if several else image)
     except Exception as error:  # damaged bytes raise whatever they happen to spell
@@ -151,6 +152,10 @@ def _values(path: Path) -> npt.NDArray[np.integer]:
             f"Mask {str(path)!r} cannot be read as a picture ({type(error).__name__}): "
             "save it as PNG again."
         ) from None
+    if deep:  # of which Pillow would read the upper half: small values would be empty
+        raise ImportRefusedError(
+            f"Mask {str(path)!r} has colours of 16 bits: save it in grey, one finding a file."
+        )
     values = values.astype(np.uint8) if values.dtype == np.bool_ else values
     if values.ndim == 2:
         return values
@@ -164,6 +169,13 @@ def _values(path: Path) -> npt.NDArray[np.integer]:
             f"Mask {str(path)!r} is in colour: save it in grey, one finding a file."
         )
     return np.asarray(colours[..., 0])
+
+
+def _sixteen_bits(path: Path) -> bool:
+    """Whether a PNG has 16 bits a channel: the 25th byte, behind signature and size, says so."""
+    with path.open("rb") as file:
+        head = file.read(25)
+    return head[:4] == b"\x89PNG" and head[24:] == b"\x10"
 
 
 def _pixels(path: Path, digest: str) -> Bools | None:

@@ -66,16 +66,16 @@ def found_at(
     Returns scores `(N, C)` in [0, 1], NaN where a lesion is found at no threshold, and labels
     `(N, C)`: 1 abnormal, 0 normal, NaN unknown. Arguments as in `d_auc`.
     """
-    p = np.asarray(maps, dtype=np.float64)
+    p = np.asarray(maps)
     b, _, seen = checked(truth, truth, known)
     if p.shape != b.shape or not ((p >= 0) & (p <= 1)).all():
         raise ValueError(f"maps {p.shape} must be probabilities in [0, 1] of shape {b.shape}")
     if not 0 < hit <= 1:
         raise ValueError(f"hit is {hit}: give a Dice above 0 and up to 1")
-    scores = p.max(axis=(2, 3))
+    scores = p.max(axis=(2, 3)).astype(np.float64)
     abnormal = b.any(axis=(2, 3))
     for n, c in zip(*np.nonzero(abnormal & seen), strict=True):
-        scores[n, c] = _found(p[n, c].ravel(), b[n, c].ravel(), hit)
+        scores[n, c] = _found(p[n, c].ravel().astype(np.float64), b[n, c].ravel(), hit)
     return scores, np.where(seen, abnormal, np.nan)
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +25,29 @@ Bools = npt.NDArray[np.bool_]
 
 SAME = 0.5
 """The Dice from which two masks are taken to be of the same thing."""
+
+
+class Truth(NamedTuple):
+    """True masks: `inside` and `sure` `(N, C, H, W)`, `known` `(N, C)`, all boolean.
+
+    `inside`: the pixels in the mask. `sure`: those of which is known whether they are.
+    """
+
+    inside: Bools
+    sure: Bools
+    known: Bools
+
+
+def as_truth(masks: npt.NDArray[np.floating], present: npt.NDArray[np.floating]) -> Truth:
+    """True masks `(N, C, H, W)` of 1, 0 and NaN as what a model's masks are held against.
+
+    present: `(N, C)` of 1, 0 and NaN, whether the item shows the finding. A mask is known where a
+    pixel is in it, or where the finding is absent. What readers call present without a pixel in
+    common, or are even on, has pixels that nobody drew, and is not normal for that: it is unknown.
+    """
+    sure = ~np.isnan(masks)
+    inside = np.asarray(sure & (masks == 1))
+    return Truth(inside, sure, sure.any(axis=(2, 3)) & (inside.any(axis=(2, 3)) | (present == 0)))
 
 
 def dice(
@@ -42,11 +66,19 @@ def iou(
 
 
 def pixel_accuracy(
-    predicted: npt.ArrayLike, truth: npt.ArrayLike, known: npt.ArrayLike | None = None
+    predicted: npt.ArrayLike,
+    truth: npt.ArrayLike,
+    known: npt.ArrayLike | None = None,
+    sure: npt.ArrayLike | None = None,
 ) -> Floats:
-    """Share of the pixels called rightly, `(N, C)` in [0, 1] or NaN; high on any small lesion."""
+    """Share of the pixels called rightly, `(N, C)` in [0, 1] or NaN; high on any small lesion.
+
+    sure: `(N, C, H, W)` boolean; the other pixels are left out.
+    """
     a, b, seen = checked(predicted, truth, known)
-    return np.where(seen, (a == b).mean(axis=(2, 3)), np.nan)
+    counted = np.ones(a.shape, bool) if sure is None else checked(a, sure, known)[1]
+    right, of = ((a == b) & counted).sum(axis=(2, 3)), counted.sum(axis=(2, 3))
+    return _shares(right, of, seen & (of > 0))
 
 
 def average(values: npt.ArrayLike, groups: npt.ArrayLike | None = None) -> PerFinding:

@@ -19,13 +19,15 @@ def mask_metrics(
     known: npt.ArrayLike | None = None,
     groups: npt.ArrayLike | None = None,
     *,
+    sure: npt.ArrayLike | None = None,
     threshold: float = 0.5,
 ) -> dict[str, PerFinding]:
     """Every metric by name, from maps `(N, C, H, W)` in [0, 1] and true masks of that shape.
 
     Masks are maps ≥ `threshold`. Names: dice, iou, pooled iou, pixel accuracy, sensitivity,
     specificity (of images), d-auc, and the two surface distances, which are shares of the diagonal
-    here so that `evidence.compare` fits them all.
+    here so that `evidence.compare` fits them all. Map and truth are to be empty where a pixel is
+    not `sure` `(N, C, H, W)`; pixel accuracy leaves it out.
     """
     p = np.asarray(maps)
     predicted, context = p >= threshold, (known, groups)
@@ -35,7 +37,7 @@ def mask_metrics(
         "dice": average(dice(predicted, truth, known), groups),
         "iou": average(iou(predicted, truth, known), groups),
         "pooled iou": pooled_iou(predicted, truth, *context),
-        "pixel accuracy": average(pixel_accuracy(predicted, truth, known), groups),
+        "pixel accuracy": average(pixel_accuracy(predicted, truth, known, sure), groups),
         "sensitivity": images["sensitivity"],
         "specificity": images["specificity"],
         "d-auc": d_auc(p, truth, *context),

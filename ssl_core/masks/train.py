@@ -15,7 +15,7 @@ from ssl_core.masks.copy_paste import CopyPaste
 from ssl_core.masks.feed import MaskExamples, MaskFeed
 from ssl_core.masks.networks import Segmenter
 from ssl_core.masks.objectives import S4, MaskObjective
-from ssl_core.masks.overlap import average, dice
+from ssl_core.masks.overlap import as_truth, average, dice
 from ssl_core.masks.predict import Maps, predict_masks
 from ssl_core.masks.views import MaskView
 from ssl_core.progress import Report, silent
@@ -109,7 +109,8 @@ def validate(
 
     def keep(places: npt.NDArray[np.intp], made: Maps) -> dict[str, npt.NDArray[Any]]:
         finite = np.asarray(np.isfinite(made.maps).all(axis=(1, 2, 3)))
-        return {"finite": finite, **scored(made.maps, validation.masks.at(places))}
+        truth = validation.masks
+        return {"finite": finite, **scored(made.maps, truth.at(places), truth.present[places])}
 
     found = predict_masks(model, pixels, validation.rows, keep, device=device)
     if not found["finite"].all():  # said of all processes' items, so that all of them raise
@@ -120,18 +121,19 @@ def validate(
 
 
 def scored(
-    maps: npt.NDArray[np.float32], truth: npt.NDArray[np.float32]
+    maps: npt.NDArray[np.float32],
+    truth: npt.NDArray[np.float32],
+    present: npt.NDArray[np.floating],
 ) -> dict[str, npt.NDArray[np.float64]]:
     """Of b items `(b, C, S, S)`: `dice` `(b, C)`, and `loss` and `pixels` `(b,)`: the sum of the
     cross-entropy over known pixels and how many there are. Unknown pixels count for nothing.
     """
-    known = ~np.isnan(truth)
-    inside = known & (truth == 1)
+    inside, sure, known = as_truth(truth, present)
     p = np.clip(maps.astype(np.float64), TINY, 1 - TINY)
     losses = -np.log(np.where(inside, p, 1 - p))
     axes = (1, 2, 3)
     return {
-        "dice": dice((maps >= 0.5) & known, inside, known.any(axis=(2, 3))),
-        "loss": np.where(known, losses, 0.0).sum(axis=axes),
-        "pixels": known.sum(axis=axes).astype(np.float64),
+        "dice": dice((maps >= 0.5) & sure, inside, known),
+        "loss": np.where(sure, losses, 0.0).sum(axis=axes),
+        "pixels": sure.sum(axis=axes).astype(np.float64),
     }

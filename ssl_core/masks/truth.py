@@ -5,7 +5,7 @@ The rule of `history.truth`, asked of each pixel of an item and a finding:
 1. An adjudicator who read the item decides, "cannot tell" included.
 2. Otherwise the readers vote: with the mask that they drew, or with an empty one where they said
    absent; "cannot tell" is no vote. What more readers put inside than outside is inside.
-   Who read again has one vote: their first mask, unless they contradict themselves.
+   Who read again has one vote: their first mask, or none where they contradict themselves.
 3. Pixels where the vote is even are unknown: they give no loss and are not measured.
 4. Where no reader answered, an imported label holds.
 
@@ -27,7 +27,7 @@ from ssl_core.errors import WorkspaceError
 from ssl_core.history.truth import label_matrix, one_vote_each
 from ssl_core.masks.overlap import Bools
 from ssl_core.masks.store import MaskStore
-from ssl_core.records import Label
+from ssl_core.records import Label, person
 
 Floats32 = npt.NDArray[np.float32]
 Entry: TypeAlias = tuple[int, int]  # item and finding, by position
@@ -106,8 +106,8 @@ def _votes(
     """Whose masks decide each entry that is known."""
     row = {item_id: position for position, item_id in enumerate(ids)}
     column = {finding: position for position, finding in enumerate(findings)}
-    imported, read = dict[Entry, Votes](), dict[Entry, Votes]()
-    adjudicated = dict[Entry, Votes]()
+    imported, adjudicated = dict[Entry, Votes](), dict[Entry, Votes]()
+    read = dict[Entry, dict[str, Votes]]()  # by person
     for label in one_vote_each(labels):
         if label.item_id not in row:
             continue
@@ -118,8 +118,14 @@ def _votes(
         elif label.source == "import":
             imported[entry] = vote
         elif vote:
-            read[entry] = read.get(entry, ()) + vote
-    return {entry: votes for entry, votes in (imported | read | adjudicated).items() if votes}
+            of = read.setdefault(entry, {})
+            of[person(label.reader)] = of.get(person(label.reader), ()) + vote
+    # Who says both present and absent has two: neither counts, as in `history.truth`.
+    voted = {
+        entry: tuple(vote for votes in people.values() if len(votes) == 1 for vote in votes)
+        for entry, people in read.items()
+    }
+    return {entry: votes for entry, votes in (imported | voted | adjudicated).items() if votes}
 
 
 def _drawn(label: Label) -> str | None:

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from ssl_core.config import Count, Share
-from ssl_core.masks.objectives import Supervised, WeakToStrong
+from ssl_core.masks.objectives import WeakToStrong
 from ssl_core.masks.strong import Strong
 from ssl_core.masks.views import MaskView
 from ssl_core.recipes.stages import LABELS, FitMasks, MaskSettings, Stage
@@ -37,7 +37,7 @@ class FixMatchMasks(MaskSettings):
 
 def stages(p: FixMatchMasks) -> list[Stage]:
     """One stage: D with its masks, and of D ∪ U a weak view and strong ones."""
-    objective = WeakToStrong(p.threshold, p.weight, Supervised(p.loss))
+    objective = WeakToStrong(p.threshold, p.weight, p.supervised)
     views: tuple[MaskView, ...] = (p.augmentation, *[p.strong] * p.strong_views)
     return [
         FitMasks(

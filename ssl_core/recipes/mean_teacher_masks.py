@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from ssl_core.config import Count
-from ssl_core.masks.objectives import MeanTeacher, Supervised
+from ssl_core.masks.objectives import MeanTeacher
 from ssl_core.recipes.mean_teacher import check_average
 from ssl_core.recipes.stages import LABELS, FitMasks, MaskSettings, Stage
 from ssl_core.training.augment import NOTHING, Augmentation
@@ -26,7 +24,6 @@ class MeanTeacherMasks(MaskSettings):
         epochs=100, batch_size=16, learning_rate=1e-3, decay=1.0, ema=0.99, ema_warmup=2
     )
     teacher_view: Augmentation = NOTHING
-    loss: Literal["dice", "cross_entropy", "both"] = "dice"
     weight: NotNegative = 1.5
     start: NotNegative = 6.0
     end: NotNegative = 31.0
@@ -36,7 +33,7 @@ class MeanTeacherMasks(MaskSettings):
 def stages(p: MeanTeacherMasks) -> list[Stage]:
     """One stage: D with its masks, and of D ∪ U the student's view and the teacher's."""
     check_average("mean_teacher_masks", p.student)
-    objective = MeanTeacher(p.weight, p.start, p.end, Supervised(p.loss))
+    objective = MeanTeacher(p.weight, p.start, p.end, p.supervised)
     views = (p.augmentation, p.teacher_view)
     return [
         FitMasks(

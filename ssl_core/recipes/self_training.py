@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
+import numpy as np
 from pydantic import Field, model_validator
 
 from ssl_core.config import Share
 from ssl_core.masks.copy_paste import CopyPaste
-from ssl_core.masks.objectives import Supervised
 from ssl_core.masks.strong import Strong
 from ssl_core.recipes.stages import LABELS, FitMasks, MaskSettings, PseudoMasks, Stage
 from ssl_core.training.schedule import Schedule
+
+Shares = Annotated[tuple[Share, ...], Field(min_length=1)]
 
 
 class SelfTraining(MaskSettings):
@@ -19,10 +21,11 @@ class SelfTraining(MaskSettings):
 
     `backbones` lists the networks of each iteration: those of the first are the initial teachers,
     trained on labels alone; those of each later one learn from labels and from the masks that the
-    ones before drew together. A later network must not have fewer weights than its teachers ("" is
-    the workspace's own). With `warm_start` a student begins with the weights of a teacher that is
-    the same network, each with another one's as far as there are, and not with the backbone's own.
-    `positive` and `negative` decide what is drawn, absent or dropped; S3 does not give its values.
+    ones before drew together. A later network must not have fewer weights than its teachers. "" is
+    the workspace's own; others begin with the files that `backbone_weights` gives them by name.
+    With `warm_start` a student begins with the weights of a teacher that is the same network, each
+    with another one's as far as there are. `positive` and `negative` decide what is drawn, absent
+    or dropped: one number, or one for each finding in the task's order; S3 does not give its own.
     """
 
     teacher: Schedule = Schedule(epochs=60, batch_size=16, learning_rate=1e-3, rate="cosine")
@@ -32,28 +35,34 @@ class SelfTraining(MaskSettings):
         ("", ""),
         ("",),
     )
+    backbone_weights: dict[str, str] = Field(default_factory=dict)
     warm_start: bool = False
     ensemble: Literal["single", "soft", "weighted_soft"] = "weighted_soft"
-    positive: Share = 0.7
-    negative: Share = 0.3
+    positive: Share | Shares = 0.7
+    negative: Share | Shares = 0.3
     strong: Strong = Strong()
     paste: CopyPaste | None = CopyPaste()
     loss: Literal["dice", "cross_entropy", "both"] = "both"
-    classification: Annotated[float, Field(ge=0, lt=1)] = 0.3
     auxiliary: bool = True
 
     @model_validator(mode="after")
     def _told_apart(self) -> SelfTraining:
-        if not self.negative < self.positive:
+        try:
+            low, high = np.broadcast_arrays(self.negative, self.positive)
+        except ValueError:
+            raise ValueError("positive and negative have different numbers of values") from None
+        if not (low < high).all():
             raise ValueError("negative must lie below positive")
         if not all(self.backbones):
             raise ValueError("each iteration of backbones names at least one network")
+        named = {name for row in self.backbones for name in row}
+        if strays := sorted(self.backbone_weights.keys() - named):
+            raise ValueError(f"backbone_weights names {strays[0]!r}, which is not in backbones")
         return self
 
 
 def stages(p: SelfTraining) -> list[Stage]:
     """Teachers on D; then, again and again, masks of U by all of them, and students on both."""
-    objective = Supervised(p.loss, p.classification if p.auxiliary else 0.0)
     plan: list[Stage] = []
     before: dict[str, str] = {}  # the network of each teacher
     for iteration, networks in enumerate(p.backbones):
@@ -76,10 +85,11 @@ def stages(p: SelfTraining) -> list[Stage]:
                     on,
                     p.student if iteration else p.teacher,
                     view=p.strong if iteration else p.augmentation,
-                    objective=objective,
+                    objective=p.supervised,
                     paste=p.paste,
                     start=alike[place % len(alike)] if p.warm_start and alike else None,
                     backbone=network or None,
+                    weights=p.backbone_weights.get(network, "none"),
                     auxiliary=p.auxiliary,
                     not_smaller_than=tuple(before),
                 )

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from ssl_core.config import Table
 from ssl_core.masks.copy_paste import CopyPaste
-from ssl_core.masks.objectives import S4, MaskObjective
+from ssl_core.masks.objectives import S4, MaskObjective, Supervised
 from ssl_core.masks.views import MaskView
 from ssl_core.training.augment import MILD, Augmentation
 from ssl_core.training.objectives import Objective, supervised
@@ -62,14 +62,32 @@ class Settings(Common):
 
 
 class MaskSettings(Common):
-    """What every recipe for masks has besides: `auxiliary` puts a classifier beside the maps.
+    """What every recipe for masks has besides.
 
-    Of masks there is no crop: "ten_crop" is "flip".
+    `auxiliary` puts a classifier beside the maps, whose share of the loss is `classification`
+    (S3's .3), the masks have the rest. `loss` is that of `masks.objectives.Supervised`. Of masks
+    there is no crop: "ten_crop" is "flip".
     """
 
     augmentation: Augmentation = MILD
     tta: Tta = "flip"
     auxiliary: bool = False
+    classification: Annotated[float, Field(ge=0, lt=1)] = 0.3
+    loss: Literal["dice", "cross_entropy", "both"] = "dice"
+
+    @model_validator(mode="after")
+    def _trains_its_classifier(self) -> Self:
+        if self.auxiliary and not self.classification:
+            raise ValueError(
+                "classification = 0 leaves the auxiliary classifier untrained: set it above 0, or "
+                "auxiliary = false"
+            )
+        return self
+
+    @property
+    def supervised(self) -> Supervised:
+        """The loss with masks that are known."""
+        return Supervised(self.loss, self.classification if self.auxiliary else 0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,14 +182,15 @@ class PseudoMasks:
     """Have the networks of stages `teachers` draw the pool together, and keep what is clear.
 
     ensemble: a name of `masks.ensemble.ENSEMBLES`. A finding whose confidence is `positive` or more
-    is drawn, one of `negative` or less is absent, the others are dropped.
+    is drawn, one of `negative` or less is absent, the others are dropped; each is one number, or
+    one for each finding.
     """
 
     name: str
     teachers: tuple[str, ...]
     ensemble: str = "weighted_soft"
-    positive: float = 0.7
-    negative: float = 0.3
+    positive: float | tuple[float, ...] = 0.7
+    negative: float | tuple[float, ...] = 0.3
     tta: Tta = "flip"
 
 

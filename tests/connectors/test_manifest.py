@@ -397,14 +397,16 @@ def test_paths_that_leave_the_folder_stop_the_import(refusal, path):
     assert f"line 4: {path!r}" in message
     masked = GOOD.replace("\n", ",m\n", 1).replace("sick", "sick,").replace("well", f"well,{path}")
     columns = Columns("file", "patient", masks=("m",))
-    assert "leave the image folder" in refusal(masked, columns)
+    message = refusal(masked, columns)
+    assert "leave the image folder" in message
+    assert f"line 3: {path!r}" in message  # the mask, and not its image
 
 
 def test_a_template_cannot_be_climbed_out_of(refusal):
     columns = replace(BINARY, path_template="images/{}.png")
     assert "leave the image folder" in refusal(GOOD + "../../x,p3,sick\n", columns)
     columns = replace(BINARY, path_template="../{}")
-    assert "line 2: 'a.png', line 3: 'b.png'" in refusal(GOOD, columns)
+    assert "line 2: '../a.png', line 3: '../b.png'" in refusal(GOOD, columns)
 
 
 def test_many_bad_paths_make_a_short_message(refusal):

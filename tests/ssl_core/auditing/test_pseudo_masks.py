@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from ssl_core.auditing.pseudo_masks import Iteration, fall_sentence, falls, iterations
-from ssl_core.evidence import Estimate
+from ssl_core.evidence import Difference, Estimate
 from ssl_core.workspace import open_workspace
 
 
@@ -43,27 +43,31 @@ def test_every_stage_of_every_round_is_told_as_it_said(drawn):
             assert one.dice.value == pytest.approx(quality["dice"][c][0])
 
 
-def step(round_, stage, finding, value, half):
-    dice = Estimate(value, value - half, value + half, 20)
-    return Iteration(round_, stage, ("t",), finding, 30, 20, 5, dice, 18, 20, 4, 5)
+NAN = float("nan")
+FIRST = Difference(NAN, NAN, NAN, NAN, 0)
+
+
+def step(round_, stage, finding, value, change=FIRST):
+    dice = Estimate(value, value - 0.02, value + 0.02, 20)
+    return Iteration(round_, stage, ("t",), finding, 30, 20, 5, dice, 18, 20, 4, 5, change)
 
 
 def test_masks_that_got_clearly_worse_are_named_by_hand():
     found = [
-        step(1, "pseudo-masks 1", "Spot", 0.80, 0.02),
-        step(1, "pseudo-masks 1", "Bar", 0.80, 0.02),
-        step(1, "pseudo-masks 2", "Spot", 0.70, 0.02),
-        step(1, "pseudo-masks 2", "Bar", 0.77, 0.02),  # the intervals meet
-        step(2, "pseudo-masks 1", "Spot", 0.40, 0.02),  # another round's is not held against it
-        step(2, "pseudo-masks 1", "Bar", 0.90, 0.02),
+        step(1, "pseudo-masks 1", "Spot", 0.80),
+        step(1, "pseudo-masks 1", "Bar", 0.80),
+        step(1, "pseudo-masks 2", "Spot", 0.79, Difference(-0.02, -0.03, -0.01, 0.001, 18)),
+        # Harder cases are drawn, too, and those that were drawn before no worse.
+        step(1, "pseudo-masks 2", "Bar", 0.50, Difference(-0.01, -0.02, 0.001, 0.06, 18)),
+        step(2, "pseudo-masks 1", "Spot", 0.40),  # another round's is not held against it
+        step(2, "pseudo-masks 1", "Bar", 0.90),
     ]
     (pair,) = falls(found)
     assert pair == (found[0], found[2])
     assert fall_sentence(*pair).startswith(
-        "Spot: in round 1 the masks of 'pseudo-masks 2' (Dice .700 [.680, .720]) are worse than "
-        "those of 'pseudo-masks 1' (.800 [.780, .820])"
+        "Spot: in round 1 the masks of 'pseudo-masks 2' are worse than those of 'pseudo-masks 1' "
+        "(Dice −.020 [−.030, −.010] on the 18 validation items that both drew): "
     )
     assert falls([]) == []
-    nan = float("nan")
-    unknown = replace(found[2], dice=Estimate(nan, nan, nan, 0))
+    unknown = replace(found[2], change=FIRST)
     assert falls([*found[:2], unknown, found[3]]) == []

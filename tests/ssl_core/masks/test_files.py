@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
+
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -163,6 +166,24 @@ def test_missing_and_unreadable_masks_get_one_sentence(tmp_path):
     path.write_bytes(path.read_bytes()[:90])
     with pytest.raises(ImportRefusedError, match="cannot be read as a picture"):
         read_mask(path, (198, 297))
+
+
+def test_colours_of_sixteen_bits_are_refused(tmp_path):
+    rows = b"".join(b"\0" + bytes([0, 1] * 9) for _ in range(2))  # each 1 of 65,535
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        check = struct.pack(">I", zlib.crc32(name + data))
+        return struct.pack(">I", len(data)) + name + data + check
+
+    head = struct.pack(">IIBBBBB", 3, 2, 16, 2, 0, 0, 0)
+    (tmp_path / "deep.png").write_bytes(
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", head)
+        + chunk(b"IDAT", zlib.compress(rows))
+        + chunk(b"IEND", b"")
+    )
+    with pytest.raises(ImportRefusedError, match=r"deep\.png. has colours of 16 bits: save"):
+        read_mask(tmp_path / "deep.png", (2, 3), empty=True)
 
 
 def test_an_empty_mask_may_mean_absent(tmp_path):

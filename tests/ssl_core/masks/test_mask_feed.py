@@ -176,13 +176,16 @@ def test_views_come_back_in_the_pictures_own_frame(model):
 def test_scores_by_hand():
     maps = np.array([0.9, 0.2, 0.6, 0.5]).reshape(1, 1, 2, 2).astype(np.float32)
     truth = np.array([1, 0, 0, math.nan]).reshape(1, 1, 2, 2).astype(np.float32)
-    found = scored(maps, truth)
+    found = scored(maps, truth, np.ones((1, 1)))
     assert found["dice"][0, 0] == pytest.approx(2 / 3)
     assert found["loss"][0] == pytest.approx(-math.log(0.9) - math.log(0.8) - math.log(0.4), 1e-5)
     assert found["pixels"][0] == 3
-    unknown = scored(maps, np.full_like(truth, math.nan))
+    unknown = scored(maps, np.full_like(truth, math.nan), np.full((1, 1), math.nan))
     assert math.isnan(unknown["dice"][0, 0])
     assert (unknown["loss"][0], unknown["pixels"][0]) == (0, 0)
+    doubted = scored(maps * 0, np.where(truth == 1, math.nan, 0), np.full((1, 1), math.nan))
+    assert math.isnan(doubted["dice"][0, 0])  # not an empty mask that is rightly empty
+    assert doubted["pixels"][0] == 3
 
 
 def test_validation_is_the_macro_dice_of_its_items(model):

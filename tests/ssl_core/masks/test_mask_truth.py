@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from itertools import permutations
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 from ssl_core.errors import WorkspaceError
 from ssl_core.history.truth import label_matrix
 from ssl_core.masks.files import digest_of, keep
+from ssl_core.masks.overlap import as_truth, dice
 from ssl_core.masks.store import MaskStore
 from ssl_core.masks.truth import mask_truth
 from ssl_core.records import AGAIN, Label
@@ -65,7 +67,9 @@ TABLE = [
     ([said(ANN, "1100"), said(BOB, "1010"), said(CAT, ABSENT)], "0000", 0.0),
     ([said(ANN, "1100"), said(BOB, "1010"), said(CAT, UNSURE)], "????", NAN),
     ([said(ANN, "1100"), said(ANN + AGAIN, "0011")], "1100", 1.0),  # one person has one vote
-    ([said(ANN, "1100"), said(ANN + AGAIN, ABSENT)], "??00", NAN),
+    ([said(ANN, "1100"), said(ANN + AGAIN, ABSENT)], "????", NAN),
+    ([said(ANN, "1100"), said(ANN + AGAIN, ABSENT), said(BOB, "0011")], "0011", 1.0),
+    ([imported("1100"), said(ANN, "1100"), said(ANN + AGAIN, ABSENT)], "????", NAN),
     ([said(ANN, "1100"), said(ANN + AGAIN, "1100"), said(BOB, "0011")], "????", 1.0),
     ([imported("0110")], "0110", 1.0),
     ([imported(ABSENT)], "0000", 0.0),
@@ -90,6 +94,26 @@ def test_the_rule_by_hand(store, labels, expected, present):
         np.testing.assert_array_equal(found[0, 0], pixels(expected))
         np.testing.assert_array_equal(truth.present, [[present]])
         assert truth.known.tolist() == [expected != "????"]
+
+
+def test_only_what_is_drawn_or_agreed_to_be_absent_is_measured(store):
+    asked = {
+        "0": [said(ANN, "1100"), said(BOB, ABSENT)],  # nobody knows whether it is there
+        "1": [said(ANN, "1100"), said(BOB, "0011")],  # it is there, and no pixel is sure
+        "2": [said(ANN, "1000"), said(BOB, "0001"), said(EVE, ABSENT)],  # likewise
+        "3": [said(ANN, "1100"), said(BOB, "1010")],
+        "4": [said(ANN, ABSENT)],
+        "5": [said(ANN, "1100"), said(BOB, ABSENT), said(EVE, ABSENT)],
+        "6": [],
+    }
+    labels = [replace(label, item_id=i) for i, some in asked.items() for label in some]
+    truth = mask_truth(list(asked), labels, ["mass"], store)
+    inside, sure, known = as_truth(truth.at(range(7)), truth.present)
+    assert known[:, 0].tolist() == [False, False, False, True, True, True, False]
+    assert inside.sum(axis=(1, 2, 3)).tolist() == [0, 0, 0, 1, 0, 0, 0]
+    assert sure[3, 0].tolist() == [[True, False], [False, True]]
+    nothing = np.zeros(inside.shape, bool)
+    np.testing.assert_array_equal(dice(nothing, inside, known)[:, 0], [NAN, NAN, NAN, 0, 1, 1, NAN])
 
 
 def test_items_and_findings_keep_their_places(store):

@@ -102,6 +102,14 @@ def test_unknown_masks_are_left_out():
     assert nothing.n == 0
 
 
+def test_pixels_that_are_not_sure_count_neither_way():
+    sure = mask("####", "#...")
+    assert pixel_accuracy(A, B, sure=sure)[0, 0] == 2 / 5
+    nowhere = mask("....", "....")
+    assert math.isnan(pixel_accuracy(A, B, sure=nowhere)[0, 0])
+    assert math.isnan(pixel_accuracy(A, B, np.array([[False]]), sure)[0, 0])
+
+
 def test_the_mean_has_the_variance_of_a_mean():
     values = np.random.default_rng(0).random((30, 1))
     found = average(values).findings[0]

@@ -12,7 +12,10 @@ import torch
 from connectors.archive import ArchiveRoom
 from ssl_core.arms import vault_scores
 from ssl_core.errors import Cancelled, ConfigError
-from ssl_core.masks.overlap import average, dice
+from ssl_core.masks.overlap import as_truth, average, dice
+from ssl_core.masks.predict import predict_masks
+from ssl_core.masks.scores import IN_PIXELS, mask_metrics
+from ssl_core.masks.truth import mask_truth
 from ssl_core.preflight import check_settings, check_task
 from ssl_core.recipes import MASK_RECIPES, RECIPES, plan
 from ssl_core.rounds import run_round
@@ -118,6 +121,30 @@ def test_the_dice_of_each_vault_item_is_kept_for_paired_tests(learned):
     assert (again.value, again.low) == pytest.approx((measured.value, measured.low))
 
 
+def test_what_is_measured_is_what_its_maps_say(learned):
+    workspace, _ = toy.opened(learned)
+    ids = [item.id for item in workspace.ledger.items("validation")]
+    groups = np.array([item.group for item in workspace.ledger.items("validation")])
+    findings = workspace.ledger.task.findings
+    truth = mask_truth(ids, workspace.ledger.labels(2), findings, workspace.masks)
+    maps = predict_masks(
+        workspace.load_segmenter(dict(workspace.ledger.models(2))[2]),
+        workspace.images.array,
+        workspace.rows(ids),
+        lambda _, made: {"maps": made.maps},
+        device=workspace.device,
+        tta=plan(workspace.config.recipe).tta,
+    )["maps"]
+    inside, _, known = as_truth(truth.at(range(len(ids))), truth.present)
+    kept = {
+        m.name: m.value for _, m in workspace.ledger.measurements(2)
+        if (m.stage, m.split, m.finding) == ("student", "validation", "macro")
+    }  # fmt: skip
+    for name, found in mask_metrics(maps, inside, known, groups).items():
+        if name not in IN_PIXELS:
+            assert kept[name] == pytest.approx(found.macro.estimate.value, abs=1e-9)
+
+
 def test_the_vault_was_looked_at_once_and_never_trained_on(learned):
     workspace, _ = toy.opened(learned)
     looks = workspace.ledger.vault_looks()
@@ -143,6 +170,39 @@ def test_self_training_says_what_its_pseudo_masks_are_worth(tmp_path):
     quality = detail["validation"]
     assert quality["drawn"][0] >= quality["drawn_rightly"][0] >= 0
     assert len(quality["dice"]) == 2
+
+
+def test_a_later_iteration_is_held_against_the_one_before_on_what_both_drew(tmp_path):
+    recipe = {**short("self_training"), "backbones": [[""], [""], [""]]}
+    root = toy.make(tmp_path / "w", TASK, **{**TABLES, "recipe": recipe})
+    run_round(*toy.opened(root), query_size=16)
+    number = run_round(*toy.opened(root), query_size=0)
+    workspace, _ = toy.opened(root)
+    stages = {s.name: json.loads(s.detail) for s in workspace.ledger.stages(number)}
+    assert stages["pseudo-masks 1"]["validation"]["change"] is None
+    kept = workspace.round_folder(number) / "pseudo-masks"
+    first, second = (np.load(kept / f"pseudo-masks {k}.npz")["dice"] for k in (1, 2))
+    both = ~np.isnan(first) & ~np.isnan(second)
+    assert both.any()
+    for c, (value, low, high, _, n) in enumerate(stages["pseudo-masks 2"]["validation"]["change"]):
+        assert n == both[:, c].sum()
+        if n:
+            change = (second - first)[both[:, c], c].mean()
+            assert value == pytest.approx(change)
+            assert low is None or low <= value <= high
+
+
+def test_a_single_teacher_decides_alone(tmp_path):
+    recipe = {**short("self_training"), "ensemble": "single"}
+    alone = {**recipe, "backbones": [[""], [""]]}
+    kept = []
+    for name, table in (("two", recipe), ("one", alone)):
+        root = toy.make(tmp_path / name, TASK, **{**TABLES, "recipe": table})
+        run_round(*toy.opened(root), query_size=16)
+        number = run_round(*toy.opened(root), query_size=0)
+        workspace, _ = toy.opened(root)
+        kept.append(workspace.ledger.pseudo_labels(number, "pseudo-masks 1"))
+    assert kept[0] == kept[1] != []
 
 
 @pytest.mark.parametrize("warm", [True, False])
@@ -222,6 +282,24 @@ def test_a_student_smaller_than_its_teacher_is_refused(tmp_path):
     workspace, _ = toy.opened(toy.make(tmp_path / "w", TASK, **{**TABLES, "recipe": recipe}))
     with pytest.raises(ConfigError, match="small_unet has fewer weights than shallow_unet, its"):
         check_settings(workspace.config, 2)
+
+
+def test_thresholds_are_one_for_all_findings_or_for_each(tmp_path):
+    recipe = {**short("self_training"), "positive": [0.7, 0.8, 0.9]}
+    workspace, _ = toy.opened(toy.make(tmp_path / "w", TASK, **{**TABLES, "recipe": recipe}))
+    with pytest.raises(ConfigError, match=r"recipe\.positive has 3 numbers and the task 2 f"):
+        check_settings(workspace.config, 2)
+    check_settings(workspace.config, 3)
+
+
+def test_pictures_of_one_pixel_in_the_deepest_layer_are_refused(tmp_path):
+    tables = {**TABLES, "recipe": short("supervised_masks")}
+    workspace, _ = toy.opened(toy.make(tmp_path / "w", TASK, **tables))
+    images = {"size": 32}
+    config = workspace.config.changed(images=images, model={"backbone": "unet_mobilenet_v2"})
+    with pytest.raises(ConfigError, match=r"images\.size = 32 leaves one pixel .* use 64 or"):
+        check_settings(config, 2)
+    check_settings(workspace.config.changed(images=images), 2)
 
 
 def test_a_map_has_the_same_dice_however_it_was_reached():

@@ -259,6 +259,35 @@ def test_a_warm_student_begins_with_a_teacher_of_the_same_network():
     assert {fit.start for fit in fresh} == {None}
 
 
+def test_thresholds_may_be_one_for_each_finding():
+    recipe = {"name": "self_training", "positive": [0.7, 0.9], "negative": 0.2}
+    drawn = next(stage for stage in plan(recipe).stages if stage.name == "pseudo-masks 1")
+    assert (drawn.positive, drawn.negative) == ((0.7, 0.9), 0.2)
+    assert "negative must lie below positive" in refused({**recipe, "negative": [0.1, 0.95]})
+    assert "different numbers of values" in refused({**recipe, "negative": [0.1, 0.2, 0.3]})
+    assert "positive" in refused({**recipe, "positive": []})
+
+
+def test_a_named_backbone_may_begin_with_a_file():
+    table = {"name": "self_training", "backbones": [[""], ["unet_resnet34"]]}
+    fits = plan({**table, "backbone_weights": {"unet_resnet34": "r.safetensors"}}).fits
+    assert [fit.weights for fit in fits] == ["none", "r.safetensors"]
+    says = refused({**table, "backbone_weights": {"unet_resnet50": "r.safetensors"}})
+    assert "backbone_weights names 'unet_resnet50', which is not in backbones" in says
+
+
+@pytest.mark.parametrize("name", sorted(MASK_RECIPES))
+def test_an_auxiliary_classifier_is_trained(name):
+    for fit in plan({"name": name, "auxiliary": True}).fits:
+        loss = getattr(fit.objective, "supervised", fit.objective)
+        assert (fit.auxiliary, loss.classification) == (True, 0.3)
+    for fit in plan({"name": name, "auxiliary": False}).fits:
+        loss = getattr(fit.objective, "supervised", fit.objective)
+        assert (fit.auxiliary, loss.classification) == (False, 0.0)
+    says = refused({"name": name, "auxiliary": True, "classification": 0.0})
+    assert "classification = 0 leaves the auxiliary classifier untrained" in says
+
+
 def test_warm_students_of_one_network_begin_with_different_teachers():
     begins = {"name": "self_training", "backbones": [["", ""], ["", "", ""]], "warm_start": True}
     starts = [fit.start for fit in plan(begins).fits]
