@@ -164,9 +164,8 @@ def _by_teachers(
 
 
 def _decided(stage: PseudoMasks, made: list[Maps]) -> tuple[Floats, Decided]:
-    asked = made[:1] if stage.ensemble == "single" else made
-    maps = np.stack([one.maps for one in asked])
-    classes = np.stack([one.classes for one in asked])
+    maps = np.stack([one.maps for one in made])
+    classes = np.stack([one.classes for one in made])
     scores = confidence(maps, classes)
     together = ENSEMBLES[stage.ensemble](maps, classes)
     return scores, decide(together, scores, stage.positive, stage.negative)

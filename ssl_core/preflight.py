@@ -166,6 +166,7 @@ def _check_device(wanted: str) -> None:
     check_devices(choose_device(wanted))
     try:
         torch.zeros(1, device=choose_device(wanted)).item()
+    # By the build of torch: no such device, CUDA that was not compiled in, a backend without zeros.
     except (RuntimeError, AssertionError, NotImplementedError):
         raise ConfigError(
             f"compute.device = {wanted!r} cannot be used on this machine: use 'auto' or 'cpu'."

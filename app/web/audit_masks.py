@@ -152,8 +152,9 @@ def pseudo_masks(ws: Workspace) -> None:
     st.dataframe(rows[[*shown, *right]], hide_index=True, width="stretch")
     st.caption(
         "Drawn, absent and left out count items of the pool. Dice, and what is right, are of "
-        "validation, where the same teachers decide in the same way and readers have drawn. Where "
-        "Dice falls from one iteration to the next, students learn their teachers' errors."
+        "validation, where the same teachers decide in the same way and readers have drawn. An "
+        "iteration that draws more cases may have a lower Dice and be no worse: a warning stands "
+        "above where it draws the same ones worse, since students learn their teachers' errors."
     )
 
 

@@ -71,9 +71,8 @@ def stages(p: SelfTraining) -> list[Stage]:
         on: tuple[str, ...] = (LABELS,)
         if before:
             drawn = f"pseudo-masks {iteration}"
-            plan.append(
-                PseudoMasks(drawn, tuple(before), p.ensemble, p.positive, p.negative, p.tta)
-            )
+            asked = tuple(before)[: 1 if p.ensemble == "single" else None]
+            plan.append(PseudoMasks(drawn, asked, p.ensemble, p.positive, p.negative, p.tta))
             on = (LABELS, drawn)
         made: dict[str, str] = {}
         for place, network in enumerate(networks):
