@@ -86,7 +86,10 @@ def augmentation(preset_name: str) -> Variants:
 
 
 def self_training(preset_name: str) -> Variants:
-    """S3's comparisons: the ensemble, copy-paste and the auxiliary classifier, one at a time."""
+    """S3's comparisons: the ensemble, copy-paste and the auxiliary classifier, one at a time.
+
+    And the control: students that learn as long, from the labels alone.
+    """
     table = preset(preset_name, "self_training")["recipe"]
     # Neither set has a normal case: what is pasted lands on masks, which costs lungs (README).
     paste = {"onto": "all"}
@@ -98,6 +101,7 @@ def self_training(preset_name: str) -> Variants:
         "paste 0.5": {**table, "paste": {**paste, "probability": 0.5}},
         "paste 0.75": {**table, "paste": {**paste, "probability": 0.75}},
         "no auxiliary": {**whole, "auxiliary": False},
+        "labels alone": {**whole, "pseudo_masks": False},
     }
 
 

@@ -26,6 +26,8 @@ class SelfTraining(MaskSettings):
     With `warm_start` a student begins with the weights of a teacher that is the same network, each
     with another one's as far as there are. `positive` and `negative` decide what is drawn, absent
     or dropped: one number, or one for each finding in the task's order; S3 does not give its own.
+    Without `pseudo_masks` the students learn from the labels alone, for as long: the control that
+    tells what pseudo-masks taught from what more training did.
     """
 
     teacher: Schedule = Schedule(epochs=60, batch_size=16, learning_rate=1e-3, rate="cosine")
@@ -37,6 +39,7 @@ class SelfTraining(MaskSettings):
     )
     backbone_weights: dict[str, str] = Field(default_factory=dict)
     warm_start: bool = False
+    pseudo_masks: bool = True
     ensemble: Literal["single", "soft", "weighted_soft"] = "weighted_soft"
     positive: Share | Shares = 0.7
     negative: Share | Shares = 0.3
@@ -69,7 +72,7 @@ def stages(p: SelfTraining) -> list[Stage]:
         last = iteration == len(p.backbones) - 1
         role = "teacher" if not iteration else "student"
         on: tuple[str, ...] = (LABELS,)
-        if before:
+        if before and p.pseudo_masks:
             drawn = f"pseudo-masks {iteration}"
             asked = tuple(before)[: 1 if p.ensemble == "single" else None]
             plan.append(PseudoMasks(drawn, asked, p.ensemble, p.positive, p.negative, p.tta))

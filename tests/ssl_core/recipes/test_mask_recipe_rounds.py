@@ -205,6 +205,18 @@ def test_a_single_teacher_decides_alone(tmp_path):
     assert kept[0] == kept[1] != []
 
 
+def test_the_control_learns_from_labels_alone(tmp_path):
+    recipe = {**short("self_training"), "pseudo_masks": False}
+    root = toy.make(tmp_path / "w", TASK, **{**TABLES, "recipe": recipe})
+    run_round(*toy.opened(root), query_size=16)
+    number = run_round(*toy.opened(root), query_size=0)
+    workspace, _ = toy.opened(root)
+    stages = {s.name: json.loads(s.detail) for s in workspace.ledger.stages(number)}
+    assert not any(name.startswith("pseudo") for name in stages)
+    assert stages["student"]["items"] == stages["teacher 0a"]["items"] == 16
+    assert workspace.ledger.pseudo_labels(number, "pseudo-masks 1") == []
+
+
 @pytest.mark.parametrize("warm", [True, False])
 def test_a_warm_student_begins_where_its_teacher_ended(warm, tmp_path):
     recipe = short("self_training")

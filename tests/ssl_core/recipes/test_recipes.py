@@ -259,6 +259,14 @@ def test_a_warm_student_begins_with_a_teacher_of_the_same_network():
     assert {fit.start for fit in fresh} == {None}
 
 
+def test_the_control_of_self_training_differs_in_what_its_students_learn_from():
+    whole = plan({"name": "self_training", "warm_start": True})
+    control = plan({"name": "self_training", "warm_start": True, "pseudo_masks": False})
+    assert control.stages == control.fits  # nobody draws
+    alone = tuple(replace(fit, on=(LABELS,)) for fit in whole.fits)
+    assert tuple(control.fits) == alone != tuple(whole.fits)
+
+
 def test_thresholds_may_be_one_for_each_finding():
     recipe = {"name": "self_training", "positive": [0.7, 0.9], "negative": 0.2}
     drawn = next(stage for stage in plan(recipe).stages if stage.name == "pseudo-masks 1")
