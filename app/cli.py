@@ -33,7 +33,7 @@ from app.job_runner import refused_by_the_system, run_job
 from app.memory import keep_freed_memory
 from app.rooms import archive_room, simulated_room
 from app.status import status_of, status_table
-from connectors.manifest import Columns
+from connectors.columns import Columns
 from ssl_core.config import load_config
 from ssl_core.errors import ConfigError, ReadloopError
 from ssl_core.intake import Intake, Policy

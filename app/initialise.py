@@ -12,8 +12,9 @@ from typing import Any, Literal
 import numpy as np
 
 from app.imported import keep_import
+from connectors.columns import Columns
 from connectors.folder import FolderSource
-from connectors.manifest import Columns, Manifest, read_manifest
+from connectors.manifest import Manifest, read_manifest
 from ssl_core.config import Config, ledger_url, save_config, validated
 from ssl_core.errors import ImageError, ReadloopError, WorkspaceError
 from ssl_core.history.ledger import Ledger

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from app.initialise import Settings, initialise
-from connectors.manifest import Columns
+from connectors.columns import Columns
 from ssl_core.errors import ConfigError
 from ssl_core.intake import Policy
 from ssl_core.presets import default_recipe, preset

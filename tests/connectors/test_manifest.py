@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connectors.manifest import Columns, Row, read_manifest
+from connectors.columns import Columns
+from connectors.manifest import Row, read_manifest
 from ssl_core.errors import ConfigError, ImportRefusedError
 from ssl_core.records import Task
 

@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connectors.manifest import Columns, Manifest, Row, read_manifest
+from connectors.columns import Columns
+from connectors.manifest import Manifest, Row, read_manifest
 from ssl_core.errors import ImageError, ImportRefusedError
 from ssl_core.intake import Policy, content_digests, take_in
 from ssl_core.records import SPLITS, Item, Task
