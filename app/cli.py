@@ -376,7 +376,7 @@ def predict(
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE...")],
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
-    """Score image files with the newest student."""
+    """Score image files with the model in use."""
     ws = open_workspace(workspace)
     found = exporting.predict_files(ws, images)
     if as_json:
@@ -390,7 +390,7 @@ def export(
     workspace: WorkspacePath,
     out: Annotated[Path, typer.Option(help="A new folder.")],
 ) -> None:
-    """Write the labels with their provenance, and the newest student with its card."""
+    """Write the labels with their provenance, and the model in use with its card."""
     for line in exporting.export(open_workspace(workspace), out):
         print(line)
 

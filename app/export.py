@@ -121,9 +121,9 @@ def _plain(text: str) -> str:
 
 
 def export(ws: Workspace, out: Path) -> list[str]:
-    """Write `labels.csv`, `queue.csv` (what readers have yet to answer), and the newest student.
+    """Write `labels.csv`, `queue.csv` (what readers have yet to answer), and the model in use.
 
-    The student is `model.safetensors` with `model-card.md`. `masks/` holds what the labels say was
+    The model is `model.safetensors` with `model-card.md`. `masks/` holds what the labels say was
     drawn. The vault's labels are not exported: only a measuring round reads them.
 
     Raises:
@@ -160,7 +160,10 @@ def _write(ws: Workspace, found: tuple[int, Model] | None, out: Path) -> list[st
     card = model_card(ws, number, model)
     (out / "model-card.json").write_text(json.dumps(card, indent=1), encoding="utf-8")
     (out / "model-card.md").write_text(_card_text(card), encoding="utf-8")
-    return [*lines, f"Wrote the student of round {number} and its card to {out}."]
+    return [
+        *lines,
+        f"Wrote the model in use, {model.stage} of round {number}, and its card to {out}.",
+    ]
 
 
 def _export_queue(ws: Workspace, asked: Sequence[Selection], path: Path) -> None:
@@ -214,6 +217,7 @@ def model_card(ws: Workspace, number: int, model: Model) -> dict[str, Any]:
         "backbone": model.backbone,
         "recipe": plan(config.recipe).name,
         "round": number,
+        "stage": model.stage,
         "config_digest": config.digest(),
         "task": task.kind,
         "findings": list(task.findings),
@@ -235,7 +239,7 @@ def _number(m: Measurement) -> dict[str, Any]:
 
 def _card_text(card: dict[str, Any]) -> str:
     lines = [
-        f"# Model card: {card['recipe']}, round {card['round']}",
+        f"# Model card: {card['recipe']}, {card['stage']} of round {card['round']}",
         "",
         f"- model `{card['model']}` ({card['backbone']}), configuration `{card['config_digest']}`",
         f"- task: {card['task']}; findings: {', '.join(card['findings'])}",

@@ -62,7 +62,17 @@ def models(
         if found["decisions"]:
             show.console.print(decisions_table(found))
         else:
-            print("Nothing was promoted: the newest student is in use.")
+            print(_by_default(found["models"]))
+
+
+def _by_default(measured: list[dict[str, Any]]) -> str:
+    if measured[-1]["in_use"]:
+        return "Nothing was promoted: the newest student is in use."
+    stage = next((one["stage"] for one in measured if one["in_use"]), "none")
+    return (
+        "Nothing was promoted, and the newest student did not pass the gate against "
+        f"{stage}, which is in use."
+    )
 
 
 def models_of(ws: Workspace) -> dict[str, Any]:

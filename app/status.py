@@ -20,7 +20,7 @@ from ssl_core.evidence import Estimate
 from ssl_core.history.ledger import Ledger
 from ssl_core.readers.assignment import open_assignments, skipped_by_all
 from ssl_core.readers.reading import panel_in
-from ssl_core.records import CONTROL, DIFFERENCE, METRICS, Measurement, Selection
+from ssl_core.records import CONTROL, DIFFERENCE, METRICS, Measurement, Selection, Task
 from ssl_core.rounds import unfinished
 from ssl_core.shadow import controls
 from ssl_core.workspace import Workspace
@@ -65,10 +65,19 @@ def rounds_of(ws: Workspace) -> list[dict[str, Any]]:
             "control_labels": trained.get(r.number),
             "asked": len(ledger.selections(r.number)),
             ledger.task.metric: _on_vault(ledger, [m for n, m in measured if n == r.number]),
+            "not_learned": _not_learned(ws, r.number),
             "seconds": sum(stage.seconds for stage in ledger.stages(r.number)),
         }
         for r in ledger.rounds()
     ]
+
+
+def _not_learned(ws: Workspace, number: int) -> list[str]:
+    """The findings of which a round's last model was shown nothing to learn from."""
+    made = ws.ledger.models(number)
+    last = made[-1][1].stage if made else None
+    details = (json.loads(s.detail) for s in ws.ledger.stages(number) if s.name == last)
+    return next((detail.get("not_learned", []) for detail in details), [])
 
 
 def _fell_back(ws: Workspace, number: int) -> str | None:
@@ -137,6 +146,8 @@ def _remarks(ws: Workspace) -> Iterator[str]:
             f"Round {number} trained nothing, it only asked: the training labels ({labels:,}) "
             f"{_teach_nothing(ws)}."
         )
+    if number and (unlearned := _not_learned(ws, number)):
+        yield unlearned_line(number, unlearned, ws.ledger.task)
     if number and (told := _beside_chance(ws, number)):
         yield told
     for one in pauses.watches(ws, ws.config.alarm):
@@ -164,6 +175,16 @@ def _remarks(ws: Workspace) -> Iterator[str]:
             f"{len(waiting):,} items of the newest selection are not read yet: readloop queue "
             f"{ws.root} shows them to the readers, readloop sync {ws.root} takes in what they did."
         )
+
+
+def unlearned_line(number: int, findings: list[str], task: Task) -> str:
+    """One sentence: what a round's model says nothing of."""
+    masks = task.kind == "segmentation"
+    wanted = "a mask with a pixel" if masks else "both sides"
+    return (
+        f"Mind: round {number} did not learn {', '.join(findings)}, as its training labels do not "
+        f"hold {wanted} of it: what its model says of that means nothing."
+    )
 
 
 def _teach_nothing(ws: Workspace) -> str:

@@ -9,7 +9,8 @@ import re
 import tomllib
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar
+from types import NoneType
+from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -19,7 +20,7 @@ from ssl_core.errors import ConfigError
 T = TypeVar("T", bound=BaseModel)
 
 Share = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[float, Field(gt=0)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
 Name = Annotated[
     str, Field(min_length=1, max_length=40, pattern=r"^[\w.@+-]([\w.@+ -]*[\w.@+-])?$")
@@ -309,27 +310,42 @@ def faults(model: type[BaseModel], data: dict[str, Any]) -> dict[str, str]:
     return {}
 
 
+_SHAPES = {
+    **dict.fromkeys(("model_type", "dataclass_type", "dict_type"), "a table of keys"),
+    **dict.fromkeys(("tuple_type", "list_type"), "a list"),
+}
+
+
 def _sentence(model: type[BaseModel], fault: Any) -> str:
-    key = ".".join(str(part) for part in fault["loc"])
+    # A part that is no key is pydantic's own name of a branch, as "constrained-float".
+    key = ".".join(p for p in map(str, fault["loc"]) if p.isidentifier() or p.isdigit() or not p)
     if fault["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         valid = _keys_at(model, fault["loc"][:-1])
+        if not valid:
+            return f"unknown key {key!r}: leave it out."
         close = difflib.get_close_matches(str(fault["loc"][-1]), valid, n=1)
         hint = f"did you mean {close[0]!r}? " if close else ""
         return f"unknown key {key!r}; {hint}valid keys here: {', '.join(valid)}."
     if fault["type"] == "missing":
         return f"key {key!r} is missing: add it."
     if fault["type"] == "value_error":
-        return f"{key}: {fault['ctx']['error']}."
+        told = f"{fault['ctx']['error']}."
+        return f"{key}: {told}" if key else told
+    if wanted := _SHAPES.get(fault["type"]):
+        return f"{key} = {fault['input']!r} cannot be used: give {wanted}."
     return f"{key} = {fault['input']!r} cannot be used: {fault['msg'].lower()}."
 
 
 def _keys_at(model: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:
     for part in loc:
         field = model.model_fields.get(str(part))
-        if field is None or not isinstance(field.annotation, type):
+        if field is None:
             return []
-        if is_dataclass(field.annotation):
-            return sorted(f.name for f in fields(field.annotation))
-        if issubclass(field.annotation, BaseModel):
-            model = field.annotation
+        kinds = [t for t in get_args(field.annotation) or [field.annotation] if t is not NoneType]
+        if len(kinds) != 1 or not isinstance(kinds[0], type):
+            return []
+        if is_dataclass(kinds[0]):
+            return sorted(f.name for f in fields(kinds[0]))
+        if issubclass(kinds[0], BaseModel):
+            model = kinds[0]
     return sorted(model.model_fields)

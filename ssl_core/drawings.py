@@ -106,14 +106,16 @@ def measured(
 ) -> PerFinding:
     """The task's metric of a model on items of train or validation, by patient.
 
-    AUROC of its probabilities, or the mean Dice of its masks, against what readers say today.
+    AUROC of its probabilities, or the mean Dice of its masks, against what readers say today; of
+    findings that one of the items shows.
 
     Raises:
         WorkspaceError: as `drawings`.
     """
     groups = np.array(items.groups)
     if ws.ledger.task.kind == "segmentation":
-        return average(overlap(ws, number, model, items, report), groups)
+        found = overlap(ws, number, model, items, report)
+        return average(np.where((items.labels == 1).any(axis=0), found, np.nan), groups)
     scores = probabilities(ws, number, model, items.ids, report)
     return metrics.auroc(scores, items.labels, groups)
 

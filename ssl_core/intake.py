@@ -209,13 +209,13 @@ def _part_unreadable(
     named = [f"line {line}: {error}" for line, error in errors.items()]
     if errors and len(errors) == len(rows):
         raise ImportRefusedError(
-            f"None of the {len(rows)} {what} can be read (first {named[0]}); check the image "
-            "folder, and that the manifest's paths are relative to it."
+            f"None of the {len(rows)} {what} can be used (first {named[0]}); check the image "
+            "folder, that the manifest's paths are relative to it, and the columns that were named."
         )
     if errors and not policy.skip_unreadable:
         more = f"; and {len(named) - 20} more" if len(named) > 20 else ""
         raise ImportRefusedError(
-            f"{len(named)} of {len(rows)} {what} cannot be read; mend them or skip unreadable ones "
+            f"{len(named)} of {len(rows)} {what} cannot be used; mend them or skip unreadable ones "
             f"({'; '.join(named[:20])}{more})."
         )
     refused = [Refusal(r.line, r.path, errors[r.line]) for r in rows if r.line in errors]

@@ -19,7 +19,7 @@ from ssl_core.evaluation import (
 )
 from ssl_core.evidence import PerFinding, compare
 from ssl_core.made import Made, finite, save_arrays
-from ssl_core.masks.overlap import Truth, as_truth, average, dice
+from ssl_core.masks.overlap import Bools, Truth, as_truth, average, dice, shown
 from ssl_core.masks.predict import predict_masks
 from ssl_core.masks.scores import describe, mask_metrics
 from ssl_core.masks.truth import MaskTruth, mask_truth
@@ -60,13 +60,13 @@ def evaluate_masks_stage(turn: Turn) -> Made:
         for split, (some, drawn) in splits.items():
             maps = _maps(turn, model, split, some)
             if is_main():
-                shown, (inside, sure, known) = compared(maps, drawn)
+                visible, (inside, sure, known) = compared(maps, drawn)
                 groups = np.array(some.groups)
-                found = mask_metrics(shown, inside, known, groups, sure=sure)
+                found = mask_metrics(visible, inside, known, groups, sure=sure)
                 diagonal = math.hypot(*maps.shape[2:])
                 rows = describe(found, diagonal) if len(some.ids) else []
                 measurements += measurement_rows(turn, model, name, split, rows)
-                scores.setdefault(name, {})[split] = dice(shown >= 0.5, inside, known)
+                scores.setdefault(name, {})[split] = item_dice(visible, inside, known)
     detail: dict[str, Any] = {}
     if CONTROL in models:
         detail["control"], more = _against_control(turn, models, splits, scores)
@@ -85,6 +85,11 @@ def compared(maps: Maps, truth: MaskTruth) -> tuple[Maps, Truth]:
     """
     found = as_truth(truth.at(np.arange(len(maps))), truth.present)
     return np.where(found.sure, maps, np.float32(0)), found
+
+
+def item_dice(maps: Maps, inside: Bools, known: Bools) -> Floats:
+    """Dice of each item and finding `(n, C)`, as `masks.scores` means it: maps are cut at .5."""
+    return dice(maps >= 0.5, inside, shown(inside, known))
 
 
 def _maps(turn: Turn, model: Model, split: Split, items: Part) -> Maps:
@@ -149,8 +154,8 @@ def _against_control(
                     model = stage_model(turn.workspace, number, student)
                 maps = _maps(turn, model, split, items)
                 if is_main():
-                    shown, (inside, _, known) = compared(maps, truth)
-                    ours.append((weight, average(dice(shown >= 0.5, inside, known), groups)))
+                    visible, (inside, _, known) = compared(maps, truth)
+                    ours.append((weight, average(item_dice(visible, inside, known), groups)))
         except ReadloopError as error:
             return {**told, "against": [], "not_compared": str(error)}, []
         if is_main():

@@ -72,11 +72,11 @@ def make(root: Path, task: Task = TASKS["binary"], *, items: int = 72, **tables:
             "binary": [spot],
             "multi_label": [spot, bar, False],
             "multi_class": [not spot and not bar, spot, bar],
-            "segmentation": [spot, bar],
+            "segmentation": [spot, bar, False][: len(task.findings)],
         }[task.kind]
         kept = [None] * len(values)
         if task.kind == "segmentation":
-            kept = [keep(root / MASKS_FOLDER, m) if m.any() else None for m in masks]
+            kept[:2] = [keep(root / MASKS_FOLDER, m) if m.any() else None for m in masks]
         answers += [
             Answer(rows[-1].id, f, float(v), mask)
             for f, v, mask in zip(task.findings, values, kept, strict=True)

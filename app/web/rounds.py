@@ -10,7 +10,7 @@ import streamlit as st
 
 from app import show
 from app.jobs import log_tail
-from app.status import rounds_of
+from app.status import rounds_of, unlearned_line
 from app.web import live, shell, start
 from app.web.access import Person
 from app.web.blind import hidden
@@ -61,6 +61,8 @@ def _history(ws: Workspace) -> None:
     task = ws.ledger.task
     rows = [{**_row(one, task), "changed": changes[one["number"]]} for one in reversed(rounds)]
     st.dataframe(pd.DataFrame(rows), hide_index=True, width="stretch")
+    if rounds and (names := rounds[-1]["not_learned"]):
+        st.warning(shell.plain(unlearned_line(rounds[-1]["number"], names, task)))
     pending = unfinished(ws)
     if pending is not None:
         st.caption(f"Round {pending.number} is not finished; it goes on where it stopped.")

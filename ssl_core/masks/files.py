@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import Image, ImageOps
 
 from ssl_core.errors import ImportRefusedError, WorkspaceError
 from ssl_core.images import Fit, fit_image
@@ -75,6 +75,7 @@ def read_mask(path: Path, size: tuple[int, int], *, empty: bool = False) -> Bool
 
     Any picture that Pillow reads without loss of values is taken: bilevel, grey of 8 or 16 bits,
     a palette by its colours, or colour whose channels are equal; an alpha channel must be opaque.
+    It is turned upright by its EXIF orientation, as images are.
 
     Args:
         path: the file.
@@ -101,7 +102,7 @@ def read_mask(path: Path, size: tuple[int, int], *, empty: bool = False) -> Bool
     if not len(inside) and not empty:
         raise ImportRefusedError(
             f"Mask {str(path)!r} is all empty: draw the finding, or leave the cell blank if nobody "
-            "has looked, or say that empty masks mean absent."
+            "has looked, or say that empty masks mean absent (init --empty-masks absent)."
         )
     return np.asarray(values != 0)
 
@@ -144,14 +145,26 @@ def _values(path: Path) -> npt.NDArray[np.integer]:
         )
     try:
         with Image.open(path) as image:
+            frames = getattr(image, "n_frames", 1)
             deep = image.mode in ("RGB", "RGBA") and _sixteen_bits(path)
+            inked = image.mode in ("CMYK", "YCbCr", "LAB", "HSV")
             several = image.mode in ("P", "PA", "LA")
-            values = np.asarray(image.convert("RGBA") if several else image)
+            upright = ImageOps.exif_transpose(image)  # as its image is, see connectors.folder
+            values = np.asarray(upright.convert("RGBA") if several else upright)
     except Exception as error:  # damaged bytes raise whatever they happen to spell
         raise ImportRefusedError(
             f"Mask {str(path)!r} cannot be read as a picture ({type(error).__name__}): "
             "save it as PNG again."
         ) from None
+    if frames > 1:
+        raise ImportRefusedError(
+            f"Mask {str(path)!r} holds {frames} frames: save the one that is meant as its own file."
+        )
+    if not np.isfinite(values).all():
+        raise ImportRefusedError(
+            f"Mask {str(path)!r} holds values that are no numbers: save it as PNG with 0 outside "
+            "and one other value inside."
+        )
     if deep:  # of which Pillow would read the upper half: small values would be empty
         raise ImportRefusedError(
             f"Mask {str(path)!r} has colours of 16 bits: save it in grey, one finding a file."
@@ -159,12 +172,12 @@ def _values(path: Path) -> npt.NDArray[np.integer]:
     values = values.astype(np.uint8) if values.dtype == np.bool_ else values
     if values.ndim == 2:
         return values
-    if values.shape[2] == 4 and (values[..., 3] != 255).any():
+    if values.shape[2] == 4 and not inked and (values[..., 3] != 255).any():
         raise ImportRefusedError(
             f"Mask {str(path)!r} is partly transparent: save it as PNG without an alpha channel."
         )
     colours = values[..., :3]
-    if (colours != colours[..., :1]).any():
+    if inked or (colours != colours[..., :1]).any():
         raise ImportRefusedError(
             f"Mask {str(path)!r} is in colour: save it in grey, one finding a file."
         )

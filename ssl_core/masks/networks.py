@@ -239,6 +239,11 @@ def _load_encoder(body: nn.Module, path: Path, backbone: str) -> None:
 
 
 def _read(path: Path) -> dict[str, Tensor]:
+    if not path.is_file() and path == Path("imagenet"):
+        raise ConfigError(
+            "weights 'imagenet' are fetched for classifiers alone: for masks give the file of the "
+            "encoder's weights, or 'none'."
+        )
     if not path.is_file():
         raise ConfigError(f"weights {path} do not exist: give a file or 'none'.")
     try:

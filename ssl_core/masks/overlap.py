@@ -7,6 +7,7 @@ types raise ValueError. Black borders of padded images count as pixels.
 
 Empty masks are defined. Both empty: the model rightly shows nothing, Dice and IoU 1. One of the
 two empty: 0. So on normal items Dice is the share that stays empty; read it beside `presence`.
+Of a finding that no item shows it would be nothing else, and no overlap: see `shown`.
 """
 
 from __future__ import annotations
@@ -48,6 +49,16 @@ def as_truth(masks: npt.NDArray[np.floating], present: npt.NDArray[np.floating])
     sure = ~np.isnan(masks)
     inside = np.asarray(sure & (masks == 1))
     return Truth(inside, sure, sure.any(axis=(2, 3)) & (inside.any(axis=(2, 3)) | (present == 0)))
+
+
+def shown(truth: npt.ArrayLike, known: npt.ArrayLike | None = None) -> Bools:
+    """`known` `(N, C)` without the findings that no known item shows: no mask is there to cover.
+
+    Their Dice is not measured, as AUROC has no value without positives either; a mean over findings
+    would else mix overlap with the share of normal items.
+    """
+    _, inside, seen = checked(truth, truth, known)
+    return np.asarray(seen & (inside.any(axis=(2, 3)) & seen).any(axis=0))
 
 
 def dice(

@@ -7,7 +7,15 @@ import numpy.typing as npt
 
 from ssl_core.evidence import Estimate, PerFinding
 from ssl_core.masks.localising import d_auc
-from ssl_core.masks.overlap import average, dice, iou, pixel_accuracy, pooled_iou, presence
+from ssl_core.masks.overlap import (
+    average,
+    dice,
+    iou,
+    pixel_accuracy,
+    pooled_iou,
+    presence,
+    shown,
+)
 from ssl_core.masks.surface import in_pixels, share_of_diagonal, surface_distances
 
 IN_PIXELS = ("surface distance", "surface distance 95")
@@ -27,16 +35,18 @@ def mask_metrics(
     Masks are maps ≥ `threshold`. Names: dice, iou, pooled iou, pixel accuracy, sensitivity,
     specificity (of images), d-auc, and the two surface distances, which are shares of the diagonal
     here so that `evidence.compare` fits them all. Map and truth are to be empty where a pixel is
-    not `sure` `(N, C, H, W)`; pixel accuracy leaves it out.
+    not `sure` `(N, C, H, W)`; pixel accuracy leaves it out. Dice and IoU of a finding that no known
+    item shows are NaN.
     """
     p = np.asarray(maps)
     predicted, context = p >= threshold, (known, groups)
+    covered = shown(truth, known)
     edges = surface_distances(predicted, truth, known)
     images = presence(predicted, truth, *context)
     return {
-        "dice": average(dice(predicted, truth, known), groups),
-        "iou": average(iou(predicted, truth, known), groups),
-        "pooled iou": pooled_iou(predicted, truth, *context),
+        "dice": average(dice(predicted, truth, covered), groups),
+        "iou": average(iou(predicted, truth, covered), groups),
+        "pooled iou": pooled_iou(predicted, truth, covered, groups),
         "pixel accuracy": average(pixel_accuracy(predicted, truth, known, sure), groups),
         "sensitivity": images["sensitivity"],
         "specificity": images["specificity"],

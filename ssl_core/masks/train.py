@@ -102,6 +102,8 @@ def validate(
 ) -> tuple[float, float]:
     """Macro Dice of the masks (p ≥ 0.5), and the mean cross-entropy of known pixels.
 
+    The Dice is of the findings that an item of `validation` shows, see `overlap.shown`.
+
     Both NaN where nothing is known. Raises ArithmeticError for maps that are not finite.
     """
     if not len(validation):
@@ -115,9 +117,10 @@ def validate(
     found = predict_masks(model, pixels, validation.rows, keep, device=device)
     if not found["finite"].all():  # said of all processes' items, so that all of them raise
         raise ArithmeticError
+    present = (validation.masks.present == 1).any(axis=0)
     known = found["pixels"].sum()
     loss = float(found["loss"].sum() / known) if known else math.nan
-    return average(found["dice"]).macro.estimate.value, loss
+    return average(np.where(present, found["dice"], np.nan)).macro.estimate.value, loss
 
 
 def scored(

@@ -59,6 +59,10 @@ class SelfTraining(MaskSettings):
         if not all(self.backbones):
             raise ValueError("each iteration of backbones names at least one network")
         named = {name for row in self.backbones for name in row}
+        if "" in self.backbone_weights:
+            raise ValueError(
+                "backbone_weights names '', whose file is [model] weights: set it there"
+            )
         if strays := sorted(self.backbone_weights.keys() - named):
             raise ValueError(f"backbone_weights names {strays[0]!r}, which is not in backbones")
         return self

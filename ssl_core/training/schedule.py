@@ -9,7 +9,7 @@ from pydantic import Field
 
 from ssl_core.config import Count, Positive, Share, Table
 
-NotNegative = Annotated[float, Field(ge=0)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class Schedule(Table):

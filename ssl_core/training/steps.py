@@ -86,8 +86,9 @@ class Loop(Generic[N]):
 def diverged(stage: str, step: int) -> TrainingError:
     """The error of a training that blew up."""
     return TrainingError(
-        f"The loss of {stage} is no longer finite at step {step}: "
-        "lower its learning_rate or set clip = 1.0."
+        f"The loss of {stage} is no longer finite at step {step}: lower its learning_rate or set "
+        "clip = 1.0. A round keeps the settings that it was opened with: give this one up "
+        "(readloop round --abandon) and run another."
     )
 
 

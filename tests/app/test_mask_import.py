@@ -229,7 +229,7 @@ def test_a_mask_that_cannot_be_used_is_named_by_line(folder, capsys, what):
     picture, sentence = BAD[what]
     picture.save(folder / "lung" / "05.png")
     told = refusal(capsys, folder, "--archive")
-    assert "1 of 24 images or masks cannot be read; mend them or skip" in told
+    assert "1 of 24 images or masks cannot be used; mend them or skip" in told
     assert "(line 7: Mask '" in told
     assert "lung/05.png'" in told
     assert sentence in told
@@ -241,7 +241,7 @@ def test_all_bad_masks_are_named_at_once_and_can_be_left_out(folder, capsys):
     (folder / "nodule" / "06.png").unlink()
     (folder / "07.png").write_bytes(b"no picture")
     told = refusal(capsys, folder, "--archive")
-    assert "3 of 24 images or masks cannot be read" in told
+    assert "3 of 24 images or masks cannot be used" in told
     assert "lung/05.png' is missing: correct the path" in told
     assert "lung/06.png' cannot be read as a picture" in told
     assert "nodule/06.png' is missing" in told

@@ -55,6 +55,17 @@ def test_models_lists_what_was_measured_and_what_is_in_use(workspace, capsys):
     assert "Nothing was promoted: the newest student is in use." in capsys.readouterr().out
 
 
+def test_a_student_that_did_not_pass_is_not_called_in_use(strict, tmp_path, capsys):
+    assert run(["models", strict]) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert "the newest student did not pass the gate against teacher, which is in use." in told
+    assert run(["export", strict, "--out", str(tmp_path / "out")]) == 0
+    assert "Wrote the model in use, teacher of round 3, and its card" in capsys.readouterr().out
+    card = json.loads((tmp_path / "out" / "model-card.json").read_text())
+    assert card["stage"] == "teacher"
+    assert "teacher of round 3" in (tmp_path / "out" / "model-card.md").read_text()
+
+
 def test_promote_then_roll_back(workspace, capsys):
     assert run(["promote", workspace, "--by", "eva", "--why", "good"]) == 0
     told = capsys.readouterr().out

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 
 import pytest
@@ -66,6 +67,28 @@ def test_without_a_close_match_none_is_offered():
     assert (
         "valid keys here: cold_start, control, duplicates, fall_back_after, group_cap," in message
     )
+
+
+@pytest.mark.parametrize(
+    ("table", "says"),
+    [
+        ({"positive": 0.2, "negative": 0.4}, ": negative must lie below positive."),
+        ({"positive": "high"}, ": positive = 'high' cannot be used: "),
+        ({"paste": False}, ": paste = False cannot be used: give a table of keys."),
+        (
+            {"paste": {"x": 1}},
+            ": unknown key 'paste.x'; valid keys here: onto, probability, times.",
+        ),
+        ({"teacher": 5}, ": teacher = 5 cannot be used: give a table of keys."),
+        ({"backbones": "unet"}, ": backbones = 'unet' cannot be used: give a list."),
+        ({"backbones": ["", ""]}, ": backbones.0 = '' cannot be used: give a list."),
+        ({"teacher": {"learning_rate": math.inf}}, ": teacher.learning_rate = inf cannot be used"),
+    ],
+)
+def test_sentences_name_keys_and_no_types(table, says):
+    with pytest.raises(ConfigError) as caught:
+        plan({"name": "self_training", **table})
+    assert str(caught.value).startswith(f"recipe self_training{says}")
 
 
 def test_an_unknown_key_of_a_schedule():

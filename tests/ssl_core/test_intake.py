@@ -187,7 +187,7 @@ def test_unreadable_images_are_each_named():
     errors = {2: ImageError("2.png is no picture."), 3: ImageError("3.png is a bomb.")}
     with pytest.raises(ImportRefusedError) as caught:
         intake([row(2), row(3), *filler()], digests=errors)
-    assert str(caught.value).startswith("2 of 22 images cannot be read")
+    assert str(caught.value).startswith("2 of 22 images cannot be used")
     assert "(line 2: 2.png is no picture; line 3: 3.png is a bomb)." in str(caught.value)
 
 

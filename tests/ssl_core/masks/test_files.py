@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import ExifTags, Image
 
 from connectors.label_studio.masks import decode_mask, encode_mask
 from ssl_core.errors import ImportRefusedError, WorkspaceError
@@ -166,6 +166,31 @@ def test_missing_and_unreadable_masks_get_one_sentence(tmp_path):
     path.write_bytes(path.read_bytes()[:90])
     with pytest.raises(ImportRefusedError, match="cannot be read as a picture"):
         read_mask(path, (198, 297))
+
+
+@pytest.mark.parametrize("suffix", ["png", "tiff"])
+def test_a_mask_is_turned_as_its_image_is(suffix, tmp_path):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 3  # upside down
+    path = tmp_path / f"m.{suffix}"
+    Image.fromarray(MASK[::-1, ::-1].astype(np.uint8) * 255).save(path, exif=exif)
+    np.testing.assert_array_equal(read_mask(path, (2, 3)), MASK)
+
+
+def test_of_several_frames_none_is_chosen(tmp_path):
+    first, second = (Image.fromarray(m.astype(np.uint8) * 255) for m in (MASK, ~MASK))
+    first.save(tmp_path / "m.tiff", save_all=True, append_images=[second])
+    with pytest.raises(ImportRefusedError, match=r"m\.tiff. holds 2 frames: save the one"):
+        read_mask(tmp_path / "m.tiff", (2, 3))
+
+
+def test_what_is_no_number_or_no_grey_is_refused(tmp_path):
+    Image.fromarray(np.where(MASK, np.nan, 0).astype(np.float32)).save(tmp_path / "nan.tiff")
+    with pytest.raises(ImportRefusedError, match="values that are no numbers"):
+        read_mask(tmp_path / "nan.tiff", (2, 3))
+    Image.fromarray(MASK.astype(np.uint8) * 255).convert("CMYK").save(tmp_path / "ink.tiff")
+    with pytest.raises(ImportRefusedError, match="is in colour"):
+        read_mask(tmp_path / "ink.tiff", (2, 3))
 
 
 def test_colours_of_sixteen_bits_are_refused(tmp_path):

@@ -18,7 +18,9 @@ from ssl_core.masks.overlap import (
     pixel_accuracy,
     pooled_iou,
     presence,
+    shown,
 )
+from ssl_core.masks.scores import mask_metrics
 
 QUICK = settings(deadline=None, max_examples=30)
 
@@ -108,6 +110,23 @@ def test_pixels_that_are_not_sure_count_neither_way():
     nowhere = mask("....", "....")
     assert math.isnan(pixel_accuracy(A, B, sure=nowhere)[0, 0])
     assert math.isnan(pixel_accuracy(A, B, np.array([[False]]), sure)[0, 0])
+
+
+def test_of_a_finding_that_nobody_shows_no_overlap_is_measured():
+    truth = np.zeros((3, 3, 2, 2), bool)
+    truth[0, 0] = truth[2, 2] = True
+    known = np.ones((3, 3), bool)
+    known[2, 2] = False  # the third finding's only mask is not known
+    known[1, 0] = False
+    expected = [[True, False, False], [False, False, False], [True, False, False]]
+    np.testing.assert_array_equal(shown(truth, known), expected)
+    assert shown(truth)[:, 2].all()
+    found = mask_metrics(truth * 0.9, truth, known)
+    for name in ("dice", "iou", "pooled iou"):
+        values = [s.estimate.value for s in found[name].findings]
+        np.testing.assert_array_equal(values, [1.0, np.nan, np.nan])
+        assert found[name].macro.estimate.value == 1.0
+    assert found["specificity"].findings[1].estimate.value == 1.0  # of normal images it can be
 
 
 def test_the_mean_has_the_variance_of_a_mean():

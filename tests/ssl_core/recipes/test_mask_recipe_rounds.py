@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 import torch
 
+from app.status import status_of
 from connectors.archive import ArchiveRoom
+from ssl_core import drawings
 from ssl_core.arms import vault_scores
 from ssl_core.errors import Cancelled, ConfigError
 from ssl_core.masks.overlap import as_truth, average, dice
@@ -18,10 +20,12 @@ from ssl_core.masks.scores import IN_PIXELS, mask_metrics
 from ssl_core.masks.truth import mask_truth
 from ssl_core.preflight import check_settings, check_task
 from ssl_core.recipes import MASK_RECIPES, RECIPES, plan
+from ssl_core.records import Task
 from ssl_core.rounds import run_round
 from ssl_core.simulate import simulate
 from ssl_core.strategies import ALL_NEEDS, MASK_STRATEGIES, suited
 from ssl_core.training.schedule import Schedule
+from ssl_core.workspace import part
 from tests import toy
 
 EVERY = pytest.mark.parametrize("name", sorted(MASK_RECIPES))
@@ -215,6 +219,31 @@ def test_the_control_learns_from_labels_alone(tmp_path):
     assert not any(name.startswith("pseudo") for name in stages)
     assert stages["student"]["items"] == stages["teacher 0a"]["items"] == 16
     assert workspace.ledger.pseudo_labels(number, "pseudo-masks 1") == []
+
+
+def test_a_finding_that_nobody_drew_is_told_and_not_measured(tmp_path):
+    task = Task("segmentation", ("Spot", "Bar", "Rare"))
+    root = toy.make(tmp_path / "w", task, recipe=short("supervised_masks"), **TABLES)
+    run_round(*toy.opened(root), query_size=16)
+    number = run_round(*toy.opened(root), query_size=0)
+    workspace, _ = toy.opened(root)
+    values = {
+        (m.name, m.finding): m.value
+        for _, m in workspace.ledger.measurements(number)
+        if m.split == "vault"
+    }
+    assert np.isnan(values["dice", "Rare"])
+    both = [values["dice", f] for f in ("Spot", "Bar")]
+    assert values["dice", "macro"] == pytest.approx(np.mean(both))
+    assert 0 <= values["specificity", "Rare"] <= 1
+    model = workspace.ledger.models(number)[-1][1]
+    ledger = workspace.ledger
+    items = part(ledger.items("validation"), ledger.labels(), task.findings, workspace.images)
+    again = drawings.measured(workspace, number, model, items)
+    assert [np.isnan(s.estimate.value) for s in again.findings] == [False, False, True]
+    told = status_of(workspace)
+    assert told["rounds"][-1]["not_learned"] == ["Rare"]
+    assert f"round {number} did not learn Rare" in told["next"]
 
 
 @pytest.mark.parametrize("warm", [True, False])

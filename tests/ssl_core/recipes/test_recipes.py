@@ -280,6 +280,8 @@ def test_a_named_backbone_may_begin_with_a_file():
     table = {"name": "self_training", "backbones": [[""], ["unet_resnet34"]]}
     fits = plan({**table, "backbone_weights": {"unet_resnet34": "r.safetensors"}}).fits
     assert [fit.weights for fit in fits] == ["none", "r.safetensors"]
+    says = refused({**table, "backbone_weights": {"": "r.safetensors"}})
+    assert "backbone_weights names '', whose file is [model] weights" in says
     says = refused({**table, "backbone_weights": {"unet_resnet50": "r.safetensors"}})
     assert "backbone_weights names 'unet_resnet50', which is not in backbones" in says
 
