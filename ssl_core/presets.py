@@ -247,7 +247,7 @@ MASK_PRESETS: dict[str, dict[str, Any]] = {
 # SimCLRv2's student is above the tuned baseline at every budget of kermany, by patient (README,
 # Measured). Where nothing is pretrained and minutes count, S0 shows the whole loop.
 _EVIDENT = {"paper": "simclr_v2", "fast": "simclr_v2"}
-# Of masks, weak to strong is at or above the baseline at every budget of lungs; S4 is not.
+# Of masks, weak to strong is at or above the baseline at every budget of both sets; S4 is not.
 _EVIDENT_MASKS = {"paper": "fixmatch_masks", "fast": "fixmatch_masks"}
 
 
