@@ -303,7 +303,7 @@ def test_a_round_that_diverges_can_be_given_up(trained, tmp_path, capsys):
     states = [one["state"] for one in json.loads(capsys.readouterr().out)["rounds"]]
     assert states == ["finished", "finished", "given up"]
     assert run(["export", str(root), "--out", str(tmp_path / "out")]) == 0
-    assert "student of round 2" in capsys.readouterr().out
+    assert "of round 2, and its card" in capsys.readouterr().out
     assert run(["round", str(root), "--query-size", "0"]) == 0
     assert "no interrupted round to give up" in refusal(capsys, "round", root, "--abandon")
 

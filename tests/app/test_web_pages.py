@@ -203,7 +203,9 @@ def test_a_promotion_needs_the_gate_or_a_reason_and_can_be_rolled_back(copy):
     at = web.page(copy, "rounds").run()
     next(b for b in at.button if b.label.startswith("Hold it against")).click()
     web.checked(at.run())
-    assert "which does not exclude a loss larger than 0.01" in at.warning[0].value
+    unlearned, verdict = (w.value for w in at.warning)
+    assert "round 3 did not learn Rare" in unlearned
+    assert "which does not exclude a loss larger than 0.01" in verdict
     promote = next(b for b in at.button if b.label == "Promote")
     assert promote.disabled
     web.checked(at.text_input(key="m-why").set_value("the lead asked").run())
