@@ -32,6 +32,8 @@ S3_CLAIMS = (
     "98.5, Dice 76.4 to 79.5; five of its findings got worse."
 )
 
+S3_CONTROL = "labels alone"
+
 KEEP_FRACTIONS = (0.05, 0.25, 0.5, 0.75, 0.9, 1.0)
 _STILL: dict[str, Any] = {
     "flip": 0.0,
@@ -101,7 +103,7 @@ def self_training(preset_name: str) -> Variants:
         "paste 0.5": {**table, "paste": {**paste, "probability": 0.5}},
         "paste 0.75": {**table, "paste": {**paste, "probability": 0.75}},
         "no auxiliary": {**whole, "auxiliary": False},
-        "labels alone": {**whole, "pseudo_masks": False},
+        S3_CONTROL: {**whole, "pseudo_masks": False},
     }
 
 

@@ -27,8 +27,9 @@ class Row:
     `last`: it is what the variant ends with. `labels` counts labeled items by split. `numbers`
     holds the vault's means over seeds with their intervals (of one seed, its own over patients).
     `difference` holds the study's first two metrics less the baseline's, of the seeds that both
-    have; empty for the baseline. `verdict` says in words what of that excludes zero. `seconds`: a
-    mean cell, all its stages; what is computed once for many cells counts where it was.
+    have; empty for the baseline. `beside` is the same against the study's control. `verdict` says
+    in words what of that excludes zero. `seconds`: a mean cell, all its stages; what is computed
+    once for many cells counts where it was.
     """
 
     data: str
@@ -40,6 +41,7 @@ class Row:
     last: bool
     numbers: dict[str, Estimate]
     difference: dict[str, Difference]
+    beside: dict[str, Difference]
     verdict: str
     seconds: float
     seeds: tuple[int, ...]
@@ -74,6 +76,10 @@ def _row(study: Study, cells: dict[Key, dict[int, Found]], key: Key, stage: str)
     other = _counterpart(study, theirs, stage)
     same = (study.baseline or variant, other) == (variant, stage)
     difference = {} if same else _difference(study, mine, stage, theirs, other)
+    control = cells.get((data, split, study.control, budget), {})
+    measured = variant != study.control and control and stage in _stages(control)
+    beside = _difference(study, mine, stage, control, stage) if measured else {}
+    words = (verdict(difference, study.baseline or other), verdict(beside, study.control))
     first = next(iter(mine.values())).cell
     return Row(
         data=data,
@@ -89,7 +95,8 @@ def _row(study: Study, cells: dict[Key, dict[int, Found]], key: Key, stage: str)
             if name in study.metrics or " " not in name  # else of single findings
         },
         difference=difference,
-        verdict=verdict(difference, study.baseline or other),
+        beside=beside,
+        verdict=", ".join(filter(None, words)),
         seconds=float(np.mean([one.cell.seconds for one in mine.values()])),
         seeds=tuple(mine),
     )

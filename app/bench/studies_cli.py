@@ -191,6 +191,7 @@ def s3(
         variants={name: known[name] for name in chosen},
         axis="variant",
         baseline="",
+        control=papers.S3_CONTROL,
         metrics=MASK_METRICS,
         note=papers.S3_CLAIMS,
         weights=weights,

@@ -31,6 +31,7 @@ class Study:
     baseline: the variant that the others are held against, each stage against that of the same
         name or the last; "" holds each stage against the first one of its own variant, which
         learned from the labels alone.
+    control: a variant that each stage of the others is held against besides, by its name; or "".
     budgets: numbers of labels, shares of the pool such as "2%", or "all"; rising.
     ceiling: of budget "all" the baseline alone is run, as the upper bound: nothing is left then
         that the others could learn from besides.
@@ -56,6 +57,7 @@ class Study:
     jobs: int = 1
     axis: str = "recipe"
     baseline: str = "supervised"
+    control: str = ""
     metrics: tuple[str, ...] = ("auroc", "accuracy")
     note: str = ""
     strategies: Mapping[str, str] = field(default_factory=dict)

@@ -71,7 +71,8 @@ def caption(study: Study, rows: Sequence[Row]) -> str:
         else "one seed, 95 % over patients"
     )
     short = [row for row in rows if len(row.seeds) < len(set(study.seeds))]
-    against = study.baseline or f"the first stage of the same {study.axis}"
+    first_stage = f"the first stage of the same {study.axis}"
+    against = " and ".join([study.baseline or first_stage, *_control(study)])
     first, second, *_ = (SHOWN.get(name, name) for name in study.metrics)
     drawn = "each strategy" if study.strategies else f"strategy {study.strategy}"
     return " ".join(
@@ -91,17 +92,24 @@ def caption(study: Study, rows: Sequence[Row]) -> str:
 def markdown(study: Study, rows: Sequence[Row]) -> str:
     """The table as a README shows it: a line a model, bold for what a variant ends with."""
     shown = [SHOWN.get(name, name) for name in study.metrics]
-    against = study.baseline or "first stage"
+    others = [study.baseline or "first stage", *_control(study)]
     heads = ["data", "labels", study.axis, "stage", *shown]
-    heads += [f"{shown[0]} − {against}", f"{shown[1]} − {against}", "verdict", "seeds", "s"]
+    heads += [f"{name} − {other}" for other in others for name in shown[:2]]
+    heads += ["verdict", "seeds", "s"]
     lines = [f"**{study.title}**", "", _line(heads), _line(["---"] * len(heads))]
     for row in rows:
         stage = f"**{row.stage}**" if row.last else row.stage
         cells = [f"{row.data}, {row.split}", _budget(row), row.variant, stage]
         cells += [show.interval(row.numbers[name]) for name in study.metrics]
-        cells += [show.difference(row.difference.get(name)) for name in study.metrics[:2]]
+        for found in (row.difference, row.beside)[: len(others)]:
+            cells += [show.difference(found.get(name)) for name in study.metrics[:2]]
         lines.append(_line([*cells, row.verdict, str(len(row.seeds)), f"{row.seconds:.0f}"]))
     return "\n".join([*lines, "", caption(study, rows), ""])
+
+
+def _control(study: Study) -> list[str]:
+    """The control's name, if it is run."""
+    return [study.control] if study.control in study.variants else []
 
 
 def _line(cells: Sequence[str]) -> str:
@@ -115,7 +123,8 @@ def _budget(row: Row) -> str:
 
 def terminal(study: Study, rows: Sequence[Row]) -> Table:
     """The same for the terminal: a line a number, the models of a budget together."""
-    columns = ("data", study.axis, "", "vault", f"− {study.baseline or 'first stage'}")
+    less = [f"− {name}" for name in (study.baseline or "first stage", *_control(study))]
+    columns = ("data", study.axis, "", "vault", *less)
     made = show.table(study.title, columns, left=3)
     made.caption, made.caption_justify = caption(study, rows), "left"
     for row, following in zip(rows, [*rows[1:], None], strict=True):
@@ -127,15 +136,17 @@ def terminal(study: Study, rows: Sequence[Row]) -> Table:
 
 def _terminal_cells(study: Study, row: Row) -> list[list[str]]:
     names = [SHOWN.get(name, name) for name in study.metrics]
-    against = [
-        show.difference(row.difference[name]) if name in row.difference else ""
-        for name in study.metrics
-    ]
+    against, beside = (
+        [show.difference(found[name]) if name in found else "" for name in study.metrics]
+        for found in (row.difference, row.beside)
+    )
+    told = [words.partition(" than ")[::2] for words in row.verdict.split(", ")]
     budget = row.budget if row.budget.endswith("%") else _budget(row)
     return [
         [row.data, row.split, f"{budget} labels"],
         [row.variant, row.stage, f"{row.seconds:.0f} s"],
         names,
         [show.interval(row.numbers[name]) for name in study.metrics],
-        [*against, *(words.partition(" than")[0] for words in row.verdict.split(", "))],
+        [*against, *(what for what, whom in told if whom != study.control)],
+        *([*beside, *(w for w, whom in told if whom == name)] for name in _control(study)),
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import tomli_w
 from PIL import Image
+from rich.console import Console
 
 from app.bench import mask_step, papers, running, tables
 from app.bench.datasets import MANIFEST
@@ -97,6 +99,41 @@ def test_every_iteration_of_self_training_stands_beside_its_first_teacher(told):
     assert rows[2].difference["dice"].value == pytest.approx(
         rows[2].numbers["dice"].value - rows[0].numbers["dice"].value, abs=1e-6
     )
+
+
+def test_students_stand_beside_those_of_the_control(lungs, tmp_path):
+    table = short("self_training")
+    whole, alone = table, {**table, "pseudo_masks": False}
+    study = Study(
+        name="s3",
+        title="s3",
+        sources={"lungseg": lungs},
+        splits=("grouped",),
+        variants={"whole": whole, "labels alone": alone},
+        budgets=("8",),
+        seeds=(0, 1),
+        preset="tiny",
+        size=toy.SIZE,
+        device="cpu",
+        baseline="",
+        control="labels alone",
+        metrics=METRICS,
+    )
+    rows = running.run_study(study, tmp_path)
+    students = {row.variant: row for row in rows if row.last}
+    for name in ("dice", "iou"):
+        gap = students["whole"].numbers[name].value - students["labels alone"].numbers[name].value
+        assert students["whole"].beside[name].value == pytest.approx(gap, abs=1e-6)
+        assert abs(rows[0].beside[name].value) < 1e-9  # teachers are the same
+    assert students["labels alone"].beside == {}
+    text = tables.markdown(study, rows)
+    assert "IoU − first stage | Dice − labels alone | IoU − labels alone | verdict" in text
+    assert len({line.count("|") for line in text.splitlines() if line.startswith("|")}) == 1
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(tables.terminal(study, rows))
+    assert "− labels alone" in console.export_text()
+    unseen = replace(study, variants={"whole": whole})
+    assert "labels alone" not in tables.markdown(unseen, [r for r in rows if r.variant == "whole"])
 
 
 def test_of_all_labels_the_ceiling_is_the_baselines_alone(told, lungs, tmp_path):
