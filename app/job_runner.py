@@ -39,6 +39,8 @@ GRACE_SECONDS = (
 LOCK_SECONDS = 60.0  # how long to wait for the process of a job that was taken for dead
 END_SECONDS = 120.0  # how long to try to tell the ledger of the end
 
+CANCELLED = "It was cancelled; what was finished is kept."
+
 
 def run_job(root: Path, job_id: int) -> int:
     """Run the round that a job asks for, in this process; returns the round's number.
@@ -69,9 +71,9 @@ def run_job(root: Path, job_id: int) -> int:
             raise
         except Cancelled as error:
             end = ("cancelled", str(error))
-            if pulse.replaced:
-                raise
-            raise KeyboardInterrupt from None
+            if str(error) == CANCELLED:
+                raise KeyboardInterrupt from None
+            raise  # another job has taken its place: whichever thread hears it first says so
         except ReadloopError as error:
             end = ("failed", str(error))
             raise
@@ -101,7 +103,6 @@ class Pulse:
         self._over = Event()
         self._thread = Thread(target=self._live, name=f"job {job_id}", daemon=True)
         self._told = ("", 0)
-        self.replaced = False
 
     def begin(self) -> None:
         """Start beating."""
@@ -141,7 +142,6 @@ class Pulse:
             try:
                 self._turn(time.monotonic())
             except Cancelled as error:  # over or replaced
-                self.replaced = True
                 self._stop(str(error))
             except LedgerError:
                 continue
@@ -160,7 +160,7 @@ class Pulse:
     def _hear(self, is_to_stop: bool) -> None:
         self._heard, self._woken = time.monotonic(), time.time()
         if is_to_stop:
-            self._stop("It was cancelled; what was finished is kept.")
+            self._stop(CANCELLED)
 
     def _stop(self, reason: str) -> None:
         if not self._reason:
