@@ -122,10 +122,15 @@ def _budget(row: Row) -> str:
 
 
 def terminal(study: Study, rows: Sequence[Row]) -> Table:
-    """The same for the terminal: a line a number, the models of a budget together."""
-    less = [f"− {name}" for name in (study.baseline or "first stage", *_control(study))]
-    columns = ("data", study.axis, "", "vault", *less)
+    """The same for the terminal: a line a number, the models of a budget together.
+
+    Where there is a control, differences are against it alone: the files have both.
+    """
+    against = [study.baseline or "first stage", *_control(study)][-1]
+    columns = ("data", study.axis, "", "vault", f"− {against}")
     made = show.table(study.title, columns, left=3)
+    for column in made.columns[:2]:  # rather broken names than figures that are cut off
+        column.no_wrap, column.overflow = False, "fold"
     made.caption, made.caption_justify = caption(study, rows), "left"
     for row, following in zip(rows, [*rows[1:], None], strict=True):
         place = (row.data, row.split, row.budget)
@@ -136,10 +141,9 @@ def terminal(study: Study, rows: Sequence[Row]) -> Table:
 
 def _terminal_cells(study: Study, row: Row) -> list[list[str]]:
     names = [SHOWN.get(name, name) for name in study.metrics]
-    against, beside = (
-        [show.difference(found[name]) if name in found else "" for name in study.metrics]
-        for found in (row.difference, row.beside)
-    )
+    control = _control(study)
+    found = row.beside if control else row.difference
+    against = [show.difference(found[name]) if name in found else "" for name in study.metrics]
     told = [words.partition(" than ")[::2] for words in row.verdict.split(", ")]
     budget = row.budget if row.budget.endswith("%") else _budget(row)
     return [
@@ -147,6 +151,5 @@ def _terminal_cells(study: Study, row: Row) -> list[list[str]]:
         [row.variant, row.stage, f"{row.seconds:.0f} s"],
         names,
         [show.interval(row.numbers[name]) for name in study.metrics],
-        [*against, *(what for what, whom in told if whom != study.control)],
-        *([*beside, *(w for w, whom in told if whom == name)] for name in _control(study)),
+        [*against, *(what for what, whom in told if (whom in control) == bool(control))],
     ]
