@@ -21,7 +21,7 @@ from app.jobs import log_path
 from app.rooms import simulated_room
 from app.show import number
 from ssl_core.config import ledger_url, load_config
-from ssl_core.errors import Cancelled, LedgerError, ReadloopError, WorkspaceError
+from ssl_core.errors import Cancelled, LedgerError, ReadloopError, Replaced, WorkspaceError
 from ssl_core.history.jobs import JobLog
 from ssl_core.history.ledger import Ledger
 from ssl_core.job_progress import Note, Throttle
@@ -39,8 +39,6 @@ GRACE_SECONDS = (
 LOCK_SECONDS = 60.0  # how long to wait for the process of a job that was taken for dead
 END_SECONDS = 120.0  # how long to try to tell the ledger of the end
 
-CANCELLED = "It was cancelled; what was finished is kept."
-
 
 def run_job(root: Path, job_id: int) -> int:
     """Run the round that a job asks for, in this process; returns the round's number.
@@ -50,7 +48,7 @@ def run_job(root: Path, job_id: int) -> int:
 
     Raises:
         WorkspaceError: there is no such job, or another process has claimed it.
-        Cancelled: another job has taken this one's place.
+        Replaced: another job has taken this one's place.
         KeyboardInterrupt: it was cancelled; the ledger says so.
         ReadloopError: the round failed; the ledger says so.
     """
@@ -69,11 +67,12 @@ def run_job(root: Path, job_id: int) -> int:
         except KeyboardInterrupt:
             end = ("cancelled", "It was stopped; what was finished is kept.")
             raise
+        except Replaced as error:  # whichever thread heard it first
+            end = ("cancelled", str(error))
+            raise
         except Cancelled as error:
             end = ("cancelled", str(error))
-            if str(error) == CANCELLED:
-                raise KeyboardInterrupt from None
-            raise  # another job has taken its place: whichever thread hears it first says so
+            raise KeyboardInterrupt from None
         except ReadloopError as error:
             end = ("failed", str(error))
             raise
@@ -99,7 +98,8 @@ class Pulse:
         self._throttle, self._unsent = Throttle(), list[Note]()
         self._beaten = self._heard = time.monotonic()
         self._woken = time.time()  # the clock that runs on while the machine sleeps
-        self._reason, self._since = "", 0.0
+        self._why: Cancelled | None = None
+        self._since = 0.0
         self._over = Event()
         self._thread = Thread(target=self._live, name=f"job {job_id}", daemon=True)
         self._told = ("", 0)
@@ -116,8 +116,8 @@ class Pulse:
             self._woken = time.time()
             with suppress(LedgerError):
                 self._hear(self._log.is_to_stop(self._job))
-        if self._reason:
-            raise Cancelled(self._reason)
+        if self._why:
+            raise self._why
 
     def end(self, end: End, round_: int | None, message: str) -> None:
         """Stop beating, write what is left and the end; gives up when the ledger stays away."""
@@ -142,10 +142,10 @@ class Pulse:
             try:
                 self._turn(time.monotonic())
             except Cancelled as error:  # over or replaced
-                self._stop(str(error))
+                self._stop(error)
             except LedgerError:
                 continue
-            if self._reason and time.monotonic() - self._since > GRACE_SECONDS:
+            if self._why and time.monotonic() - self._since > GRACE_SECONDS:
                 self._end_now()
 
     def _turn(self, now: float) -> None:
@@ -160,17 +160,17 @@ class Pulse:
     def _hear(self, is_to_stop: bool) -> None:
         self._heard, self._woken = time.monotonic(), time.time()
         if is_to_stop:
-            self._stop(CANCELLED)
+            self._stop(Cancelled("It was cancelled; what was finished is kept."))
 
-    def _stop(self, reason: str) -> None:
-        if not self._reason:
+    def _stop(self, why: Cancelled) -> None:
+        if not self._why:
             self._since = time.monotonic()
-            self._reason = reason
+            self._why = why
 
     def _end_now(self) -> NoReturn:
         """The round does not report: end the process, which a round survives at any moment."""
         with suppress(ReadloopError):
-            self._log.finish(self._job, "cancelled", None, self._reason)
+            self._log.finish(self._job, "cancelled", None, str(self._why))
         os._exit(130)
 
     def _say(self, event: Progress) -> None:

@@ -294,7 +294,7 @@ def validated(model: type[T], data: dict[str, Any], where: str) -> T:
         return model.model_validate(data)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        raise ConfigError(f"{where}: {_sentence(model, first)}") from None
+        raise ConfigError(f"{where}: {_sentence(model, first, data)}") from None
 
 
 def faults(model: type[BaseModel], data: dict[str, Any]) -> dict[str, str]:
@@ -305,7 +305,7 @@ def faults(model: type[BaseModel], data: dict[str, Any]) -> dict[str, str]:
         found: dict[str, str] = {}
         for fault in error.errors(include_url=False):
             key = ".".join(str(part) for part in fault["loc"])
-            found.setdefault(key, _sentence(model, fault))
+            found.setdefault(key, _sentence(model, fault, data))
         return found
     return {}
 
@@ -316,9 +316,8 @@ _SHAPES = {
 }
 
 
-def _sentence(model: type[BaseModel], fault: Any) -> str:
-    # A part that is no key is pydantic's own name of a branch, as "constrained-float".
-    key = ".".join(p for p in map(str, fault["loc"]) if p.isidentifier() or p.isdigit() or not p)
+def _sentence(model: type[BaseModel], fault: Any, data: Any) -> str:
+    key = _key(fault["loc"], data)
     if fault["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         valid = _keys_at(model, fault["loc"][:-1])
         if not valid:
@@ -334,6 +333,20 @@ def _sentence(model: type[BaseModel], fault: Any) -> str:
     if wanted := _SHAPES.get(fault["type"]):
         return f"{key} = {fault['input']!r} cannot be used: give {wanted}."
     return f"{key} = {fault['input']!r} cannot be used: {fault['msg'].lower()}."
+
+
+def _key(loc: tuple[int | str, ...], data: Any) -> str:
+    """The dotted key as it stands in `data`: pydantic's own names of branches are no part of it."""
+    key: list[str] = []
+    for place, part in enumerate(loc):
+        if isinstance(data, dict) and (part in data or place == len(loc) - 1):
+            data = data.get(part)
+        elif isinstance(data, list | tuple) and isinstance(part, int):
+            data = data[part] if part < len(data) else None
+        else:
+            continue
+        key.append(str(part))
+    return ".".join(key)
 
 
 def _keys_at(model: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:

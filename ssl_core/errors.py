@@ -45,3 +45,7 @@ class ReadingRoomError(ReadloopError):
 
 class Cancelled(ReadloopError):
     """Long work was stopped on request; what was finished is kept and can be resumed."""
+
+
+class Replaced(Cancelled):
+    """A job must write nothing more: it is over, or another has taken its place."""

@@ -31,20 +31,20 @@ def plot(study: Study, rows: Sequence[Row], path: Path) -> None:
         one.set_title(name, fontsize=10)
         one.grid(alpha=0.25)
         low, high = one.get_ylim()
-        one.set_ylim(max(0.0, low), min(1.0, high))  # two seeds have bands beyond what can be
+        one.set_ylim(max(0.0, low), min(1.0, high))  # two seeds have bars beyond what can be
     axes[0].set_ylabel(f"{METRICS.get(study.metrics[0], study.metrics[0])} on the vault")
     axes[0].legend(frameon=False)
     several = any(len(row.seeds) > 1 for row in rows)
-    band = "band: 95 % over seeds" if several else "band: 95 % over patients"
-    figure.suptitle(f"{study.title} ({band})", fontsize=10)
+    bars = "bars: 95 % over seeds" if several else "bars: 95 % over patients"
+    figure.suptitle(f"{study.title} ({bars})", fontsize=10)
     figure.savefig(path)
 
 
 def _against_labels(study: Study, rows: Sequence[Row], axes: Any) -> None:
     """A line for what each variant ends with."""
-    for variant, colour in _colours(list(study.variants), study.baseline).items():
+    for beside, (variant, colour) in _beside(_colours(list(study.variants), study.baseline)):
         mine = [row for row in rows if row.variant == variant and row.last]
-        x = [row.labels["train"] for row in mine]
+        x = [row.labels["train"] * 1.02**beside for row in mine]
         _draw(axes, x, mine, variant, colour, study.metrics[0])
     axes.set_xscale("log")
     ticks = sorted({row.labels["train"] for row in rows})
@@ -54,17 +54,17 @@ def _against_labels(study: Study, rows: Sequence[Row], axes: Any) -> None:
 
 
 def _against_variants(study: Study, rows: Sequence[Row], axes: Any) -> None:
-    """A line for each stage, over the variants as numbers, or in their order."""
+    """Each stage over the variants: a line where they are numbers, else points side by side."""
     stages = list(dict.fromkeys(row.stage for row in rows))
     try:
-        place = {name: float(name) for name in study.variants}
+        place, apart = {name: float(name) for name in study.variants}, 0.0
     except ValueError:
-        place = {name: float(k) for k, name in enumerate(study.variants)}
-    for stage, colour in _colours(stages, stages[0]).items():
+        place, apart = {name: float(k) for k, name in enumerate(study.variants)}, 0.12
+    for beside, (stage, colour) in _beside(_colours(stages, stages[0])):
         mine = [row for row in rows if row.stage == stage]
-        x = [place[row.variant] for row in mine]
-        _draw(axes, x, mine, stage, colour, study.metrics[0])
-    axes.set_xticks(list(place.values()), list(place))
+        x = [place[row.variant] + apart * beside for row in mine]
+        _draw(axes, x, mine, stage, colour, study.metrics[0], line=not apart)
+    axes.set_xticks(list(place.values()), list(place), rotation=20 if apart else 0)
     axes.set_xlabel(study.axis)
 
 
@@ -73,13 +73,27 @@ def _colours(names: Sequence[str], grey: str) -> dict[str, str]:
     return {name: GREY if name == grey else next(colours, "#000000") for name in names}
 
 
+def _beside(colours: dict[str, str]) -> list[tuple[float, tuple[str, str]]]:
+    """Names and colours with how many places each stands from the middle: bars hide no others."""
+    middle = (len(colours) - 1) / 2
+    return [(k - middle, one) for k, one in enumerate(colours.items())]
+
+
 def _draw(
-    axes: Any, x: Sequence[float], rows: Sequence[Row], label: str, colour: str, metric: str
+    axes: Any,
+    x: Sequence[float],
+    rows: Sequence[Row],
+    label: str,
+    colour: str,
+    metric: str,
+    *,
+    line: bool = True,
 ) -> None:
     if not rows:
         return
     estimates = [row.numbers[metric] for row in rows]
-    style = "--" if colour == GREY else "-"
-    axes.plot(x, [e.value for e in estimates], style, marker="o", color=colour, label=label)
-    low, high = [e.low for e in estimates], [e.high for e in estimates]
-    axes.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
+    down = [max(0.0, e.value - e.low) for e in estimates]  # of no interval, nothing
+    up = [max(0.0, e.high - e.value) for e in estimates]
+    style = ("o--" if colour == GREY else "o-") if line else "o"
+    values = [e.value for e in estimates]
+    axes.errorbar(x, values, (down, up), fmt=style, color=colour, label=label, capsize=2)

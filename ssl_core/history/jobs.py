@@ -16,7 +16,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, func, insert, select
 
-from ssl_core.errors import Cancelled, WorkspaceError
+from ssl_core.errors import Replaced, WorkspaceError
 from ssl_core.history import database, round_events, schema
 from ssl_core.job_progress import Curve, Note, curves_of, step_of
 from ssl_core.job_states import (
@@ -126,7 +126,7 @@ class JobLog:
         """Claim a job for this process; `place` says to people where that runs.
 
         Raises `WorkspaceError` if there is no such job or another process has claimed it, and
-        `Cancelled` if it is over or another job has taken its place.
+        `Replaced` if it is over or another job has taken its place.
         """
         with database.writing(self._engine) as connection:
             found = self._state(connection, job_id)
@@ -141,7 +141,7 @@ class JobLog:
     def beat(self, job_id: int, notes: Iterable[Note] = ()) -> bool:
         """Say that the process lives, and what it came to; returns whether it is to stop.
 
-        Any of `notes` stands for the beat. Raises `Cancelled` if the job is over, or if another
+        Any of `notes` stands for the beat. Raises `Replaced` if the job is over, or if another
         has taken its place since it was taken for dead (the machine slept, or was cut off).
         """
         with database.writing(self._engine) as connection:
@@ -157,7 +157,7 @@ class JobLog:
             return "cancel_requested" in _events(connection, job_id)
 
     def finish(self, job_id: int, end: End, round_: int | None = None, message: str = "") -> None:
-        """Say how the job ended. Raises `Cancelled` as `beat` does."""
+        """Say how the job ended. Raises `Replaced` as `beat` does."""
         with database.writing(self._engine) as connection:
             refuse_over(connection, job_id)
             self._append(connection, job_id, end, {"round": round_, "message": message})
@@ -165,7 +165,7 @@ class JobLog:
     def fence(self, job_id: int) -> None:
         """Let this ledger be written only as long as the job is not over and not replaced.
 
-        Every later write through the same `Ledger` raises `Cancelled` otherwise: a process that
+        Every later write through the same `Ledger` raises `Replaced` otherwise: a process that
         slept while another took its place cannot add to the history, not even once.
         """
         database.put_fence(self._engine, lambda connection: refuse_over(connection, job_id))
@@ -202,16 +202,16 @@ class JobLog:
 
 
 def refuse_over(connection: Connection, job_id: int) -> None:
-    """Raise `Cancelled` unless the job may still write."""
+    """Raise `Replaced` unless the job may still write."""
     newest = _newest_id(connection)
     if newest > job_id:
-        raise Cancelled(
+        raise Replaced(
             f"Job {job_id} was silent for so long that job {newest} has taken its place: "
             "this one stops."
         )
     over = next((kind for kind in ENDS if kind in _events(connection, job_id)), None)
     if over:
-        raise Cancelled(f"Job {job_id} is {over} and writes nothing more: start another round.")
+        raise Replaced(f"Job {job_id} is {over} and writes nothing more: start another round.")
 
 
 def _newest_id(connection: Connection) -> int:

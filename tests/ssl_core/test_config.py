@@ -80,6 +80,8 @@ def test_without_a_close_match_none_is_offered():
             ": unknown key 'paste.x'; valid keys here: onto, probability, times.",
         ),
         ({"teacher": 5}, ": teacher = 5 cannot be used: give a table of keys."),
+        ({"positive": [0.5, "x"]}, ": positive = [0.5, 'x'] cannot be used: "),
+        ({"my-key.x": 1}, ": unknown key 'my-key.x'; "),
         ({"backbones": "unet"}, ": backbones = 'unet' cannot be used: give a list."),
         ({"backbones": ["", ""]}, ": backbones.0 = '' cannot be used: give a list."),
         ({"teacher": {"learning_rate": math.inf}}, ": teacher.learning_rate = inf cannot be used"),
